@@ -1,0 +1,1 @@
+"""rfmdist: completion of huge, mostly unobserved matrices with linear Recursive Feature Machines."""

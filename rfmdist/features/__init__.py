@@ -1,0 +1,1 @@
+"""The feature matrix P and its power update, one class a representation."""

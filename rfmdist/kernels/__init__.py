@@ -1,0 +1,1 @@
+"""Per-row solves of one row block: compiled for CPU."""

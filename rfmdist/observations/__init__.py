@@ -1,0 +1,1 @@
+"""What was observed: the Zarr store, ingestion, splits, offsets."""

@@ -1,0 +1,95 @@
+"""The plain data that crosses layers: row blocks, offsets, and the roles of entries. Knows no file format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfmdist.errors import InputError
+
+
+class Role(IntEnum):
+    """What an observed entry is for. Test entries are scored and never used for anything else."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+ALL_ROLES = frozenset(Role)
+FITTED_ROLES = frozenset({Role.TRAIN, Role.VALIDATION})
+
+
+def parse_roles(roles: str | Role | Iterable[str | Role]) -> frozenset[Role]:
+    """Turn ``"train"``, ``Role.TRAIN`` or several of either into a set of roles."""
+    given = [roles] if isinstance(roles, str | Role) else list(roles)
+    try:
+        return frozenset(r if isinstance(r, Role) else Role[r.upper()] for r in given)
+    except KeyError as unknown:
+        raise InputError(
+            f"split {str(unknown).strip(chr(39)).lower()!r} is not known: use train, validation or test"
+        ) from None
+
+
+@dataclass(frozen=True, eq=False)
+class RowBlock:
+    """Rows ``start`` to ``stop`` of the observations, compressed by rows.
+
+    Attributes
+    ----------
+    start, stop : int
+        Range of row codes, ``stop`` excluded.
+    indptr : int64 ndarray of shape (stop - start + 1,)
+        Where each row's entries begin, rebased to 0.
+    indices : int32 or int64 ndarray of shape (entries,)
+        Column codes, ascending within a row.
+    values : float32 or float64 ndarray of shape (entries,)
+        Observed values.
+    """
+
+    start: int
+    stop: int
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.integer]
+    values: NDArray[np.floating]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Row code of each entry, int64 ndarray of shape (entries,)."""
+        return np.repeat(np.arange(self.start, self.stop), np.diff(self.indptr))
+
+    def with_values(self, values: NDArray[np.floating]) -> RowBlock:
+        """Return the same entries with other values."""
+        return RowBlock(self.start, self.stop, self.indptr, self.indices, values)
+
+    def where(self, keep: NDArray[np.bool_]) -> RowBlock:
+        """Return the block with the entries where ``keep`` is true; no row is dropped."""
+        indptr = np.concatenate([[0], np.cumsum(keep)])[self.indptr]
+        return RowBlock(self.start, self.stop, indptr, self.indices[keep], self.values[keep])
+
+
+@dataclass(frozen=True, eq=False)
+class Offsets:
+    """The part of the values explained without any feature: ``mean + rows[i] + columns[j]``.
+
+    Attributes
+    ----------
+    mean : float
+        Global offset.
+    rows : float64 ndarray of shape (m,)
+        Offset of each row.
+    columns : float64 ndarray of shape (n,)
+        Offset of each column.
+    """
+
+    mean: float
+    rows: NDArray[np.float64]
+    columns: NDArray[np.float64]
+
+    def at(self, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Offsets of the entries at the codes ``rows`` and ``columns``, which broadcast."""
+        return self.mean + self.rows[rows] + self.columns[columns]

@@ -1,0 +1,207 @@
+"""Writing a store of observations as a stream of sorted entries. Knows the layout, not where entries come from."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import LocalStore, MemoryStore
+
+from rfmdist.errors import InputError, StoreError, disk_error
+from rfmdist.observations.layout import FILL, FORMAT, SHARD, create_array, create_root, write_ids
+
+
+class DuplicateEntryError(InputError):
+    """An entry came twice; ``row`` and ``column`` are its codes."""
+
+    def __init__(self, row: int, column: int) -> None:
+        super().__init__(f"the entry at row code {row}, column code {column} is given twice")
+        self.row, self.column = row, column
+
+
+class StoreWriter:
+    """Writes entries in row order into a new store; nothing appears under ``path`` until all of it is there.
+
+    Use as a context manager and call `finish` inside; leaving without it, or by an error, removes what was
+    written. Holds at most two shards of entries and one count a row in memory.
+
+    Parameters
+    ----------
+    path : str or Path or None
+        Where the store will be; None keeps it in memory.
+    shape : tuple of int
+        Rows and columns.
+    dtype : dtype
+        float32 or float64, of the values.
+    overwrite : bool, default False
+        Replace what is at ``path``, once the new store is complete.
+
+    Raises
+    ------
+    InputError
+        If ``path`` exists and may not be replaced.
+    """
+
+    def __init__(
+        self, path: str | Path | None, shape: tuple[int, int], dtype: Any, *, overwrite: bool = False
+    ) -> None:
+        self.path = None if path is None else Path(path).absolute()
+        if self.path is not None and self.path.exists() and not overwrite:
+            raise InputError(f"{path}: exists already; name another store or allow it to be overwritten")
+        self._shape = shape
+        self._dtype = np.dtype(dtype)
+        self._index_dtype = np.dtype(np.int32 if shape[1] <= np.iinfo(np.int32).max else np.int64)
+        self._counts = np.zeros(shape[0], np.int64)
+        self._pending: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        self._pending_size = 0
+        self._written = 0
+        self._last = (-1, -1)
+        self._root: zarr.Group | None = None
+        self.temporary: Path | None = None
+        if self.path is not None:
+            self.temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.partial")
+
+    def __enter__(self) -> Self:
+        try:
+            if self.temporary is not None:
+                self.temporary.parent.mkdir(parents=True, exist_ok=True)
+            store = MemoryStore() if self.temporary is None else LocalStore(self.temporary)
+            self._root = create_root(store, self._shape)
+            matrix: Any = self._root["X"]
+            self._arrays = {
+                "data": create_array(matrix, "data", SHARD, self._dtype, FILL["data"]),
+                "indices": create_array(matrix, "indices", SHARD, self._index_dtype, FILL["indices"]),
+            }
+        except OSError as error:
+            self._remove()
+            raise disk_error(error, str(self.path)) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._remove()
+        if isinstance(error, OSError):
+            raise disk_error(error, str(self.path)) from None
+
+    def append(
+        self, rows: NDArray[np.integer], columns: NDArray[np.integer], values: NDArray[np.floating]
+    ) -> None:
+        """Add entries that follow all earlier ones in the order of (row, column).
+
+        Parameters
+        ----------
+        rows, columns : integer ndarrays of shape (entries,)
+            Codes.
+        values : ndarray of shape (entries,)
+            Finite values.
+
+        Raises
+        ------
+        DuplicateEntryError
+            If an entry is given twice.
+        InputError
+            If a code is out of range or a value is NaN or infinite.
+        StoreError
+            If entries are out of order or the disk fails.
+        """
+        if len(rows) == 0:
+            return
+        self._check(rows, columns, values)
+        self._counts += np.bincount(rows, minlength=len(self._counts))
+        self._pending.append((columns.astype(self._index_dtype), values.astype(self._dtype)))
+        self._pending_size += len(rows)
+        if self._pending_size >= SHARD:
+            self._flush(final=False)
+
+    def finish(self, row_ids: NDArray[Any] | pd.Index[Any], column_ids: NDArray[Any] | pd.Index[Any]) -> zarr.Group:
+        """Write ids and row pointers, put the store in its place, and return its root."""
+        assert self._root is not None, "finish is called inside the with block"
+        root = self._root
+        self._flush(final=True)
+        indptr = np.concatenate([[0], np.cumsum(self._counts)])
+        matrix: Any = root["X"]
+        create_array(matrix, "indptr", len(indptr), np.dtype(np.int64), FILL["indptr"])[:] = indptr
+        write_ids(root, "obs", row_ids)
+        write_ids(root, "var", column_ids)
+        root.attrs["rfmdist"] = {"format": FORMAT}
+        if self.path is None or self.temporary is None:
+            return root
+        replace_folder(self.temporary, self.path)
+        return zarr.open_group(self.path, mode="r+")
+
+    def _check(
+        self, rows: NDArray[np.integer], columns: NDArray[np.integer], values: NDArray[np.floating]
+    ) -> None:
+        for what, codes, size in (("row", rows, self._shape[0]), ("column", columns, self._shape[1])):
+            low, high = int(codes.min()), int(codes.max())
+            if low < 0 or high >= size:
+                wrong = low if low < 0 else high
+                raise InputError(f"{what} code {wrong} is outside 0..{size - 1}; correct the input")
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(values.astype(self._dtype, copy=False))
+        if not finite.all():
+            first = int(np.argmin(finite))
+            raise InputError(
+                f"row {int(rows[first])}, column {int(columns[first])}: the value {values[first]} is not a finite"
+                f" {self._dtype.name} number; remove it or correct it"
+            )
+        behind = np.concatenate([[self._last[0]], rows[:-1]])
+        before = np.concatenate([[self._last[1]], columns[:-1]])
+        bad = (rows < behind) | ((rows == behind) & (columns <= before))
+        if bad.any():
+            first = int(np.argmax(bad))
+            if rows[first] == behind[first] and columns[first] == before[first]:
+                raise DuplicateEntryError(int(rows[first]), int(columns[first]))
+            raise StoreError("entries must be appended in the order of rows, then columns")
+        self._last = (int(rows[-1]), int(columns[-1]))
+
+    def _flush(self, *, final: bool) -> None:
+        """Write all whole shards that are pending; the rest too when ``final``."""
+        parts = [np.concatenate(p) for p in zip(*self._pending, strict=True)] or [
+            np.empty(0, self._index_dtype),
+            np.empty(0, self._dtype),
+        ]
+        size = len(parts[0]) if final else len(parts[0]) // SHARD * SHARD
+        if final and self._written == 0 and size < SHARD:
+            self._shrink(size)
+        for name, part in zip(("indices", "data"), parts, strict=True):
+            array = self._arrays[name]
+            array.resize((self._written + size,))
+            for start in range(0, size, SHARD):
+                stop = min(start + SHARD, size)
+                array[self._written + start : self._written + stop] = part[start:stop]
+        self._written += size
+        rest = tuple(part[size:].copy() for part in parts)
+        self._pending, self._pending_size = [(rest[0], rest[1])], len(rest[0])
+
+    def _shrink(self, size: int) -> None:
+        """Make the arrays again with chunks that fit few entries."""
+        matrix: Any = self._root["X"] if self._root is not None else None
+        for name in self._arrays:
+            old = self._arrays[name]
+            del matrix[name]
+            self._arrays[name] = create_array(matrix, name, size, old.dtype, FILL[name])
+
+    def _remove(self) -> None:
+        if self.temporary is not None:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Put the folder ``new`` at ``path``; what was there goes only when the new one is in place."""
+    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    if old.is_dir():
+        shutil.rmtree(old)
+    else:
+        old.unlink(missing_ok=True)
