@@ -1,0 +1,174 @@
+"""From rating tables to a store, out of core. Knows duplicates and progress; DuckDB parses and sorts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import dask.dataframe as dd
+import numpy as np
+from numpy.typing import NDArray
+
+from rfmdist.errors import InputError
+from rfmdist.observations.staging import Batch, Stage
+from rfmdist.observations.store import Observations
+from rfmdist.observations.tables import Table, read_tables
+from rfmdist.observations.writer import DuplicateEntryError, StoreWriter
+
+Progress = Callable[[str, int, int], None]
+Duplicates = Literal["error", "last", "mean", "sum"]
+
+
+def ingest(
+    inputs: Any,
+    path: str | Path | None = None,
+    *,
+    row: str | int | None = None,
+    column: str | int | None = None,
+    value: str | int | None = None,
+    delimiter: str | None = None,
+    memory: str | int = "1GB",
+    duplicates: Duplicates = "error",
+    dtype: Any = "float32",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Observations:
+    """Read rating tables into a new store.
+
+    Codes follow the sorted ids. Ids that are all integers become int64 ids, otherwise all are text (so 007
+    differs from 7). The whole works out of core: tables larger than memory are sorted on disk, in a temporary
+    folder beside the store.
+
+    Parameters
+    ----------
+    inputs : str, Path, pandas.DataFrame, dask.dataframe.DataFrame, or a list of these
+        CSV, TSV, MovieLens ``.dat`` and other delimited text (``.gz`` too), Parquet files and
+        folders of them.
+    path : str or Path, optional
+        Where to write the store; in memory when left out.
+    row, column, value : str or int, optional
+        Names of the columns, or their 1-based positions where there is no header. Left out: known names
+        (user, item, rating and the like), else the first three columns.
+    delimiter : str, optional
+        Of text files; found from the first lines when left out.
+    memory : str or int, default "1GB"
+        Budget for the process, in bytes or such as "800MB"; at least 600MB, enough for 20 million entries.
+    duplicates : {"error", "last", "mean", "sum"}, default "error"
+        What becomes of an entry given twice: the last in input order, their mean, their sum. An error by
+        default, because a repeated entry is more often a mistake than a wish.
+    dtype : {"float32", "float64"}, default "float32"
+        Of the stored values; ratings need no more.
+    overwrite : bool, default False
+        Replace the store at ``path``, once the new one is complete.
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``; stages are "reading" (inputs) and "writing" (entries).
+
+    Returns
+    -------
+    Observations
+        The store, open.
+
+    Raises
+    ------
+    InputError
+        If an input is missing, empty, cannot be read or holds a wrong entry (the text names the line), if an
+        entry is given twice, or the memory budget is too small.
+    StoreError
+        If the disk is full. Whatever was at ``path`` is still there after any error.
+    """
+    if duplicates not in ("error", "last", "mean", "sum"):
+        raise InputError(f"duplicates {duplicates!r} is not known: use error, last, mean or sum")
+    kind = np.dtype(dtype)
+    if kind not in (np.float32, np.float64):
+        raise InputError(f"dtype {dtype} cannot be stored: use float32 or float64")
+    destination = None if path is None else Path(path)
+    _check_destination(destination, overwrite)
+    tell = progress or (lambda stage, done, total: None)
+    sources = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+    with Stage(destination, memory, kind) as stage:
+        for done, source in enumerate(sources):
+            tell("reading", done, len(sources))
+            for table in _tables(source, row, column, value, delimiter):
+                stage.add(table)
+        tell("reading", len(sources), len(sources))
+        if stage.entries == 0:
+            raise InputError(f"{', '.join(map(_name, sources))}: no entries, nothing to store")
+        return _write(stage, destination, kind, duplicates, overwrite, tell)
+
+
+def combined(batches: Iterable[Batch], how: Duplicates) -> Iterator[Batch]:
+    """Make one entry of the entries of one place, across batches too; with "error" leave them alone."""
+    if how == "error":
+        yield from batches
+        return
+    held: Batch | None = None
+    for batch in batches:
+        if held is not None:
+            batch = held.followed_by(batch)
+        change = (np.diff(batch.rows) != 0) | (np.diff(batch.columns) != 0)
+        starts = np.flatnonzero(np.concatenate([[True], change]))
+        # The last place may go on in the next batch.
+        held = batch[starts[-1] :]
+        yield _combine(batch[: starts[-1]], starts[:-1], how)
+    if held is not None:
+        yield _combine(held, np.zeros(1, np.int64), how)
+
+
+def _write(
+    stage: Stage, path: Path | None, dtype: np.dtype[Any], how: Duplicates, overwrite: bool, tell: Progress
+) -> Observations:
+    tell("writing", 0, stage.entries)
+    rows, columns = stage.assign_codes()
+    done = 0
+    with StoreWriter(path, (len(rows), len(columns)), dtype, overwrite=overwrite) as writer:
+        for batch in combined(stage.batches(), how):
+            try:
+                writer.append(batch.rows, batch.columns, batch.values)
+            except DuplicateEntryError as twice:
+                raise _duplicate(stage, rows[twice.row], columns[twice.column]) from None
+            done += len(batch.rows)
+            tell("writing", done, stage.entries)
+        return Observations(writer.finish(rows, columns))
+
+
+def _duplicate(stage: Stage, row: Any, column: Any) -> InputError:
+    places = " and ".join(stage.places(row, column))
+    return InputError(
+        f"row {row}, column {column} is given twice ({places});"
+        " remove one, or choose duplicates last, mean or sum"
+    )
+
+
+def _tables(source: Any, row: Any, column: Any, value: Any, delimiter: str | None) -> Iterator[Table]:
+    """Tables of one input; the partitions of a dask frame are computed one at a time."""
+    if isinstance(source, dd.DataFrame):
+        frames: Iterable[Any] = (source.get_partition(k).compute() for k in range(source.npartitions))
+    else:
+        frames = [source]
+    return chain.from_iterable(read_tables(frame, row, column, value, delimiter) for frame in frames)
+
+
+def _check_destination(path: Path | None, overwrite: bool) -> None:
+    """Refuse before the work what the writer would refuse after it, and never replace what is not a store."""
+    if path is None or not path.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{path}: exists already; name another store or allow it to be overwritten")
+    if not (path / "zarr.json").exists():
+        raise InputError(f"{path}: is not a store, so it will not be overwritten; name another store")
+
+
+def _combine(batch: Batch, starts: NDArray[np.int64], how: Duplicates) -> Batch:
+    """One entry for each run that begins at ``starts``."""
+    if how == "last" or len(starts) == 0:
+        return batch[np.append(starts[1:], len(batch.rows)) - 1] if len(starts) else batch[:0]
+    values = np.add.reduceat(batch.values.astype(np.float64), starts)
+    if how == "mean":
+        values /= np.diff(np.append(starts, len(batch.rows)))
+    return Batch(batch.rows[starts], batch.columns[starts], values, batch.order[starts])
+
+
+def _name(source: Any) -> str:
+    return str(source) if isinstance(source, str | Path) else "data frame"

@@ -1,0 +1,201 @@
+"""Which entries are for training, validation, test: stored as a mask, made by blocks. Knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfmdist.errors import InputError
+from rfmdist.observations.blocks import Role
+from rfmdist.observations.draws import uniforms
+from rfmdist.observations.layout import SHARD
+from rfmdist.observations.staging import Batch, Stage
+from rfmdist.observations.store import Observations
+from rfmdist.observations.tables import read_tables
+
+
+def split(
+    observations: Observations,
+    *,
+    validation: float = 0.1,
+    test: float | None = None,
+    test_file: str | Path | Sequence[str | Path] | None = None,
+    leave_out: int | None = None,
+    seed: int = 0,
+    row: str | int | None = None,
+    column: str | int | None = None,
+    delimiter: str | None = None,
+    memory: str | int = "1GB",
+) -> dict[str, int]:
+    """Store the role of every entry; an earlier split and stored offsets are replaced.
+
+    Test entries are chosen in one way of three: a random fraction (``test``), those of a file
+    (``test_file``), or some of each row (``leave_out``). A random part of the others is for validation, the
+    rest for training. A choice depends on the seed and the entry's position alone.
+
+    Parameters
+    ----------
+    observations : Observations
+        The store.
+    validation : float, default 0.1
+        Fraction of the entries that are not for test, to be used for validation.
+    test : float, default 0
+        Fraction of all entries, to be used for test.
+    test_file : str or Path, or a list of these, optional
+        Tables whose (row, column) pairs become test entries; all of them must be in the store.
+    leave_out : int, optional
+        Number of entries of each row with more than that many entries, drawn at random, to be used for test.
+    seed : int, default 0
+        Of the random choices.
+    row, column, delimiter
+        Of ``test_file``, as in `rfmdist.ingest`.
+    memory : str or int, default "1GB"
+        Budget for reading ``test_file``.
+
+    Returns
+    -------
+    dict
+        Number of "train", "validation" and "test" entries.
+
+    Raises
+    ------
+    InputError
+        If a fraction is out of range, two ways are given, a pair of the file is not in the store, or no entry
+        would be left for training.
+    StoreError
+        If the store is damaged or the disk full; the earlier split is then still there.
+    """
+    _check(validation, test, test_file, leave_out, seed)
+    if test_file is not None:
+        files = [test_file] if isinstance(test_file, str | Path) else list(test_file)
+        with Stage(observations.path, memory, pairs=True) as stage:
+            for file in files:
+                for table in read_tables(file, row, column, delimiter=delimiter, pairs=True):
+                    stage.add(table)
+            return _store(observations, _in_file(observations, stage), validation, seed)
+    chosen = (
+        _fraction(observations, test or 0.0, seed)
+        if leave_out is None
+        else _of_rows(observations, leave_out, seed)
+    )
+    return _store(observations, chosen, validation, seed)
+
+
+def _store(
+    observations: Observations, test: Iterator[NDArray[np.bool_]], validation: float, seed: int
+) -> dict[str, int]:
+    """Store the split with the given test entries, unless it leaves nothing for training."""
+    counts = np.zeros(len(Role), np.int64)
+
+    def pieces() -> Iterator[NDArray[np.uint8]]:
+        low = 0
+        for chosen in test:
+            # Another stream than that of the test entries: their draws say nothing about each other.
+            held_out = uniforms(_stream(seed, 1), low, low + len(chosen)) < validation
+            roles = np.where(chosen, Role.TEST, np.where(held_out, Role.VALIDATION, Role.TRAIN)).astype(
+                np.uint8
+            )
+            counts[:] += np.bincount(roles, minlength=len(Role))
+            low += len(chosen)
+            yield roles
+        if counts[Role.TRAIN] == 0:
+            raise InputError(f"{observations.name}: this split leaves no entry for training; hold out fewer")
+
+    observations.store_split(_shards(pieces()))
+    return {role.name.lower(): int(count) for role, count in zip(Role, counts, strict=True)}
+
+
+def _fraction(observations: Observations, test: float, seed: int) -> Iterator[NDArray[np.bool_]]:
+    for low, high in _ranges(observations):
+        yield uniforms(_stream(seed, 0), low, high) < test
+
+
+def _of_rows(observations: Observations, count: int, seed: int) -> Iterator[NDArray[np.bool_]]:
+    """The ``count`` entries of each row with the smallest draws, where the row has more."""
+    for start, stop in observations.ranges():
+        indptr = observations.indptr[start : stop + 1]
+        sizes = np.diff(indptr)
+        rows = np.repeat(np.arange(stop - start), sizes)
+        draws = uniforms(_stream(seed, 0), int(indptr[0]), int(indptr[-1]))
+        order = np.lexsort((draws, rows))
+        ranks = np.empty(len(rows), np.int64)
+        ranks[order] = np.arange(len(rows)) - (indptr[:-1] - indptr[0])[rows]
+        yield (ranks < count) & (sizes > count)[rows]
+
+
+def _in_file(observations: Observations, stage: Stage) -> Iterator[NDArray[np.bool_]]:
+    """The entries taken in by ``stage``, by a merge of two sorted streams."""
+    stage.use_codes("row", observations.row_ids)
+    stage.use_codes("column", observations.column_ids)
+    ranges = observations.ranges()
+    for (start, stop), wanted in zip(ranges, _by_range(stage.batches(), ranges), strict=True):
+        block = observations.row_block(start, stop)
+        there, asked = (
+            (rows - start) * np.int64(observations.shape[1]) + columns
+            for rows, columns in ((block.rows, block.indices), (wanted.rows.astype(np.int64), wanted.columns))
+        )
+        unknown = (wanted.rows < 0) | (wanted.columns < 0) | ~np.isin(asked, there)
+        if unknown.any():
+            place = stage.place(int(wanted.order[np.argmax(unknown)]))
+            raise InputError(
+                f"{place}: this entry is not in {observations.name};"
+                " ingest the test file together with the others"
+            )
+        yield np.isin(there, asked)
+
+
+def _by_range(batches: Iterator[Batch], ranges: list[tuple[int, int]]) -> Iterator[Batch]:
+    """Cut the sorted stream into the entries of each range of rows; unknown rows, -1, come with the first."""
+    held = next(batches)
+    for _, stop in ranges:
+        while held.rows.size == 0 or held.rows[-1] < stop:
+            batch = next(batches, None)
+            if batch is None:
+                break
+            held = held.followed_by(batch)
+        cut = int(np.searchsorted(held.rows, stop))
+        yield held[:cut]
+        held = held[cut:]
+
+
+def _ranges(observations: Observations) -> Iterator[tuple[int, int]]:
+    for low in range(0, observations.nnz, SHARD):
+        yield low, min(low + SHARD, observations.nnz)
+
+
+def _shards(pieces: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """The same roles in pieces of one shard: a shard written in parts takes many times as long."""
+    held = np.empty(0, np.uint8)
+    for piece in pieces:
+        held = np.concatenate([held, piece])
+        while len(held) >= SHARD:
+            yield held[:SHARD]
+            held = held[SHARD:]
+    yield held
+
+
+def _stream(seed: int, which: int) -> int:
+    """A seed of its own for each choice: equal draws would tie one choice to the other, and to `hold_out`."""
+    return ((which + 1) << 32) + seed
+
+
+def _check(
+    validation: float, test: float | None, test_file: object, leave_out: int | None, seed: int
+) -> None:
+    for name, fraction in (("validation", validation), ("test", test or 0.0)):
+        if not 0 <= fraction < 1:
+            raise InputError(f"{name} {fraction} is not a fraction: give a number from 0 to less than 1")
+    given = [
+        name
+        for name, x in (("test", test), ("test_file", test_file), ("leave_out", leave_out))
+        if x is not None
+    ]
+    if len(given) > 1:
+        raise InputError(f"test entries are chosen in one way: give {given[0]} or {given[1]}, not both")
+    if leave_out is not None and leave_out < 1:
+        raise InputError(f"leave_out {leave_out} holds out nothing: give 1 or more entries a row")
+    if not 0 <= seed < 1 << 32:
+        raise InputError(f"seed {seed} is not a whole number from 0 to {(1 << 32) - 1}")

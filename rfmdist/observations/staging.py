@@ -1,0 +1,309 @@
+"""The DuckDB session behind ingestion and given splits: entries in, codes and sorted entries out.
+
+Knows DuckDB, its memory limit and its errors; not the store. Everything lies in one temporary folder, which
+goes when the session ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import numpy as np
+import pandas as pd
+from dask.utils import format_bytes, parse_bytes
+from numpy.typing import NDArray
+
+from rfmdist.errors import InputError, RfmdistError, disk_error
+from rfmdist.observations.tables import Field, Table
+
+OUTSIDE = 400_000_000
+"""Bytes of the budget that DuckDB does not count: Python, its libraries, the writer's shards (measured)."""
+LEAST = 200_000_000
+"""Bytes DuckDB needs to sort anything."""
+BATCH = 1 << 18
+"""Entries a batch of the sorted stream."""
+
+# Raised inside DuckDB, recognised here: DuckDB has no other way to stop a query at a wrong entry.
+_TEXT_ID = "rfmdist: a text id among integers: "
+_WRONG = "rfmdist: wrong entry"
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Sorted entries: codes, values, and ``order``, the position of each in the input, all of one length."""
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    values: NDArray[np.floating]
+    order: NDArray[np.int64]
+
+    def __getitem__(self, part: slice | NDArray[Any]) -> Batch:
+        return Batch(self.rows[part], self.columns[part], self.values[part], self.order[part])
+
+    def followed_by(self, other: Batch) -> Batch:
+        """Return these entries and then those of ``other``."""
+        return Batch(
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.columns, other.columns]),
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.order, other.order]),
+        )
+
+
+def parse_memory(memory: str | int) -> int:
+    """Bytes of a memory budget such as ``"1GB"``; refuse one that is too small to sort with."""
+    try:
+        size = int(parse_bytes(memory))
+    except ValueError:
+        raise InputError(f"memory {memory!r} is not a size; write one such as 1GB or 800MB") from None
+    if size < OUTSIDE + LEAST:
+        raise InputError(
+            f"memory {memory}: too small a budget for ingestion, the least that works is"
+            f" {(OUTSIDE + LEAST) // 1_000_000}MB"
+        )
+    return size
+
+
+class Stage:
+    """A temporary DuckDB database that takes tables in and gives their entries back by code.
+
+    Use as a context manager.
+
+    Parameters
+    ----------
+    beside : Path or None
+        The temporary folder is made beside this path; None: where the system keeps temporary files.
+    memory : str or int, default "1GB"
+        Budget for the whole process.
+    dtype : dtype, default float64
+        Of the values; a value that is not finite in it is refused.
+    pairs : bool, default False
+        Whether there are no values.
+    """
+
+    def __init__(
+        self, beside: Path | None, memory: str | int = "1GB", dtype: Any = np.float64, *, pairs: bool = False
+    ) -> None:
+        self._limit = parse_memory(memory) - OUTSIDE
+        self._beside = beside
+        self._float = "FLOAT" if np.dtype(dtype) == np.float32 else "DOUBLE"
+        self._pairs = pairs
+        self._types = {"row": "BIGINT", "column": "BIGINT"}
+        self._tables: list[tuple[int, Table]] = []
+        self.entries = 0
+
+    def __enter__(self) -> Self:
+        where = None if self._beside is None else self._beside.absolute().parent
+        try:
+            if where is not None:
+                where.mkdir(parents=True, exist_ok=True)
+            self._folder = Path(tempfile.mkdtemp(prefix=".rfmdist-", dir=where))
+        except OSError as error:
+            raise disk_error(error, str(where)) from None
+        with self._translated():
+            self._connection = duckdb.connect(
+                self._folder / "stage.duckdb",
+                config={
+                    "memory_limit": f"{self._limit}B",
+                    # DuckDB's own advice: 125 MB a thread at least.
+                    "threads": max(1, min(os.cpu_count() or 1, self._limit // 125_000_000)),
+                    "temp_directory": str(self._folder / "spill"),
+                },
+            )
+            self._connection.execute(
+                f'create table stage ("row" BIGINT, "column" BIGINT, "value" {self._float})'
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if hasattr(self, "_connection"):
+            self._connection.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add(self, table: Table) -> None:
+        """Take in all entries of a table; ids stay integers as long as all of them are.
+
+        Raises
+        ------
+        InputError
+            If an entry cannot be read; it names the line.
+        StoreError
+            If the disk is full.
+        """
+        if table.frame is not None:
+            self._connection.register(table.relation, table.frame)
+        self._tables.append((self.entries, table))
+        with self._translated(table):
+            self.entries += self._insert(table)
+
+    def place(self, order: int) -> str:
+        """Name the entry that came in at position ``order``."""
+        first, table = next(pair for pair in reversed(self._tables) if pair[0] <= order)
+        return table.place(order - first)
+
+    def places(self, row: Any, column: Any) -> list[str]:
+        """Name the first two entries of one row id and column id."""
+        query = 'select rowid from stage where "row" = ? and "column" = ? order by rowid limit 2'
+        with self._translated():
+            # The sorted stream may be open on the connection itself.
+            found = self._connection.cursor().execute(query, [_plain(row), _plain(column)]).fetchall()
+        return [self.place(order) for (order,) in found]
+
+    def frame(self) -> pd.DataFrame:
+        """All entries in input order, columns row, column and, unless pairs, value."""
+        with self._translated():
+            columns = '"row", "column"' + ("" if self._pairs else ', "value"')
+            found: pd.DataFrame = self._connection.sql(f"select {columns} from stage order by rowid").df()
+        return found
+
+    def assign_codes(self) -> tuple[pd.Index[Any], pd.Index[Any]]:
+        """Give the sorted ids of rows and columns the codes 0, 1, ...; return the ids by code."""
+        with self._translated():
+            for part in ("row", "column"):
+                self._connection.execute(
+                    f"create table {part}_codes as"
+                    " select id, (row_number() over (order by id) - 1)::INTEGER code"
+                    f' from (select distinct "{part}" id from stage)'
+                )
+            return self._ids("row"), self._ids("column")
+
+    def use_codes(self, part: str, ids: pd.Index[Any]) -> None:
+        """Give ``ids`` of ``part`` (row or column) the codes 0, 1, ..., whatever was taken in."""
+        known = pd.DataFrame({"id": ids, "code": np.arange(len(ids))})
+        self._connection.register("known", known)
+        with self._translated():
+            self._connection.execute(f"create table {part}_codes as select * from known")
+        self._connection.unregister("known")
+
+    def batches(self) -> Iterator[Batch]:
+        """All entries by ascending row code, column code, input order; code -1 where an id has none."""
+        joins = " ".join(
+            f'left join {part}_codes {part[0]} on s."{part}"::{kind} = {part[0]}.id::{kind}'
+            for part, kind in self._types.items()
+        )
+        query = (
+            "select coalesce(r.code, -1)::INTEGER a, coalesce(c.code, -1)::INTEGER b, s.value v, s.rowid o"
+            f" from stage s {joins} order by a, b, o"
+        )
+        last = (-1, -1, -1)
+        with self._translated():
+            # On execute() the same call copies more, and can give sorted batches out of order.
+            for piece in self._connection.sql(query).to_arrow_reader(BATCH):
+                batch = Batch(*(piece.column(k).to_numpy(zero_copy_only=False) for k in range(4)))
+                if len(batch.rows):
+                    assert last <= (int(batch.rows[0]), int(batch.columns[0]), int(batch.order[0])), (
+                        "out of order"
+                    )
+                    last = (int(batch.rows[-1]), int(batch.columns[-1]), int(batch.order[-1]))
+                    yield batch
+
+    def _insert(self, table: Table) -> int:
+        value = "NULL" if self._pairs else self._value(table.fields["value"])
+        while True:
+            ids = ", ".join(self._id(part, table.fields[part]) for part in ("row", "column"))
+            try:
+                done = self._connection.execute(
+                    f"insert into stage select {ids}, {value} from {table.relation}"
+                )
+                return int(done.fetchone()[0])
+            except duckdb.Error as error:
+                part = str(error).partition(_TEXT_ID)[2].split("'")[0].split()
+                if not part:
+                    raise
+                self._make_text(part[0])
+
+    def _make_text(self, part: str) -> None:
+        """Turn the ids taken in so far to text, which loses nothing: only plain integers are there."""
+        self._connection.execute(f'alter table stage alter column "{part}" set data type VARCHAR')
+        self._types[part] = "VARCHAR"
+
+    def _id(self, part: str, field: Field) -> str:
+        """SQL of an id: 7 is an integer; 007, 7.0 and +7 are text, so that none is taken for another."""
+        text = f"trim(({field.sql})::VARCHAR)"
+        number = field.sql if field.integer else f"try_cast({text} as BIGINT)"
+        if field.codes is not None:
+            within = f"{number} between {field.codes[0]} and {field.codes[1]} and {number}::VARCHAR = {text}"
+            return f"case when {within} then {number}::BIGINT else error('{_WRONG}') end"
+        if self._types[part] == "VARCHAR":
+            return f"case when {text} <> '' then {text} else error('{_WRONG}') end"
+        return (
+            f"case when coalesce({text}, '') = '' then error('{_WRONG}')"
+            f" when try_cast({number} as BIGINT)::VARCHAR = {text} then try_cast({number} as BIGINT)"
+            f" else error('{_TEXT_ID}{part}') end"
+        )
+
+    def _value(self, field: Field) -> str:
+        number = f"try_cast({field.sql} as {self._float})"
+        return f"case when isfinite({number}) then {number} else error('{_WRONG}') end"
+
+    def _ids(self, part: str) -> pd.Index[Any]:
+        found = self._connection.sql(f"select id from {part}_codes order by code").df()["id"]
+        return pd.Index(found if self._types[part] == "BIGINT" else found.astype(object))
+
+    @contextmanager
+    def _translated(self, table: Table | None = None) -> Iterator[None]:
+        """Turn DuckDB's errors, of many lines, into one sentence of ours."""
+        try:
+            yield
+        except duckdb.Error as error:
+            raise self._explain(str(error), isinstance(error, duckdb.OutOfMemoryException), table) from None
+
+    def _explain(self, text: str, out_of_memory: bool, table: Table | None) -> RfmdistError:
+        if "max_temp_directory_size" in text or "No space left" in text or "ENOSPC" in text:
+            return disk_error(OSError(errno.ENOSPC, ""), str(self._beside or self._folder))
+        if out_of_memory:
+            budget = self._limit + OUTSIDE
+            return InputError(
+                f"memory {format_bytes(budget)}: too small a budget for these entries,"
+                f" try {format_bytes(2 * budget)}"
+            )
+        if table is None:
+            return InputError(f"DuckDB cannot sort the entries ({text.splitlines()[0]})")
+        line = re.search(r"CSV Error on Line: (\d+)", text)
+        fields = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
+        if line and fields:
+            return InputError(
+                f"{table.name}, line {line[1]}: {fields[2]} fields where {fields[1]} are expected"
+            )
+        if line:
+            reason = (
+                "is not UTF-8 text"
+                if "unicode" in text
+                else "a quote is not closed"
+                if "quote" in text
+                else "cannot be read"
+            )
+            return InputError(f"{table.name}, line {line[1]}: {reason}")
+        wrong = self._first_wrong(table) if _WRONG in text else None
+        return InputError(
+            f"{table.name}: cannot be read ({text.splitlines()[0]})"
+            if wrong is None
+            else table.complaint(wrong)
+        )
+
+    def _first_wrong(self, table: Table) -> int | None:
+        """Position of the first entry that cannot be taken in."""
+        tests = [f"{self._id(part, table.fields[part])} is null" for part in ("row", "column")]
+        if not self._pairs:
+            tests.append(f"{self._value(table.fields['value'])} is null")
+        query = " or ".join(tests).replace(f"error('{_WRONG}')", "NULL")
+        numbered = f"select row_number() over () - 1 as place, * from {table.relation}"
+        found = self._connection.sql(f"select min(place) from ({numbered}) where {query}").fetchone()
+        return None if found is None or found[0] is None else int(found[0])
+
+
+def _plain(identifier: Any) -> int | str:
+    return int(identifier) if isinstance(identifier, int | np.integer) else str(identifier)
