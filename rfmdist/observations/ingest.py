@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
-from rfmdist.observations.staging import Batch, Stage
+from rfmdist.observations.matrices import is_matrix, matrix_tables
+from rfmdist.observations.sources import Table, read_sources
+from rfmdist.observations.staging import Batch, Stage, parse_memory
 from rfmdist.observations.store import Observations
-from rfmdist.observations.tables import Table, read_tables
 from rfmdist.observations.writer import DuplicateEntryError, StoreWriter
 
 Progress = Callable[[str, int, int], None]
@@ -45,7 +46,8 @@ def ingest(
     ----------
     inputs : str, Path, pandas.DataFrame, dask.dataframe.DataFrame, or a list of these
         CSV, TSV, MovieLens ``.dat`` and other delimited text (``.gz`` too), Parquet files and
-        folders of them.
+        folders of them, a Matrix Market file (``.mtx``, ``.mtx.gz``; its ids count from 1, as there) or a scipy
+        ``.npz`` (its ids count from 0). A matrix keeps its shape, a table has the ids that occur.
     path : str or Path, optional
         Where to write the store; in memory when left out.
     row, column, value : str or int, optional
@@ -87,10 +89,12 @@ def ingest(
     _check_destination(destination, overwrite)
     tell = progress or (lambda stage, done, total: None)
     sources = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+    if len(sources) > 1 and any(map(is_matrix, sources)):
+        raise InputError("a matrix file cannot be ingested together with other inputs; ingest it alone")
     with Stage(destination, memory, kind) as stage:
         for done, source in enumerate(sources):
             tell("reading", done, len(sources))
-            for table in _tables(source, row, column, value, delimiter):
+            for table in _tables(source, row, column, value, delimiter, memory):
                 stage.add(table)
         tell("reading", len(sources), len(sources))
         if stage.entries == 0:
@@ -141,13 +145,17 @@ def _duplicate(stage: Stage, row: Any, column: Any) -> InputError:
     )
 
 
-def _tables(source: Any, row: Any, column: Any, value: Any, delimiter: str | None) -> Iterator[Table]:
+def _tables(
+    source: Any, row: Any, column: Any, value: Any, delimiter: str | None, memory: str | int
+) -> Iterator[Table]:
     """Tables of one input; the partitions of a dask frame are computed one at a time."""
+    if is_matrix(source):
+        return iter(matrix_tables(Path(source), parse_memory(memory)))
     if isinstance(source, dd.DataFrame):
         frames: Iterable[Any] = (source.get_partition(k).compute() for k in range(source.npartitions))
     else:
         frames = [source]
-    return chain.from_iterable(read_tables(frame, row, column, value, delimiter) for frame in frames)
+    return chain.from_iterable(read_sources(frame, row, column, value, delimiter) for frame in frames)
 
 
 def _check_destination(path: Path | None, overwrite: bool) -> None:

@@ -12,9 +12,9 @@ from rfmdist.errors import InputError
 from rfmdist.observations.blocks import Role
 from rfmdist.observations.draws import uniforms
 from rfmdist.observations.layout import SHARD
+from rfmdist.observations.sources import read_sources
 from rfmdist.observations.staging import Batch, Stage
 from rfmdist.observations.store import Observations
-from rfmdist.observations.tables import read_tables
 
 
 def split(
@@ -73,7 +73,7 @@ def split(
         files = [test_file] if isinstance(test_file, str | Path) else list(test_file)
         with Stage(observations.path, memory, pairs=True) as stage:
             for file in files:
-                for table in read_tables(file, row, column, delimiter=delimiter, pairs=True):
+                for table in read_sources(file, row, column, delimiter=delimiter, pairs=True):
                     stage.add(table)
             return _store(observations, _in_file(observations, stage), validation, seed)
     chosen = (

@@ -25,7 +25,7 @@ from dask.utils import format_bytes, parse_bytes
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError, RfmdistError, disk_error
-from rfmdist.observations.tables import Field, Table
+from rfmdist.observations.sources import Table
 
 OUTSIDE = 400_000_000
 """Bytes of the budget that DuckDB does not count: Python, its libraries, the writer's shards (measured)."""
@@ -121,6 +121,8 @@ class Stage:
                     "temp_directory": str(self._folder / "spill"),
                 },
             )
+            # Where Python is interactive DuckDB draws a bar, on standard output, among a command's results.
+            self._connection.execute("set enable_progress_bar = false")
             self._connection.execute(
                 f'create table stage ("row" BIGINT, "column" BIGINT, "value" {self._float})'
             )
@@ -147,7 +149,13 @@ class Stage:
             self._connection.register(table.relation, table.frame)
         self._tables.append((self.entries, table))
         with self._translated(table):
-            self.entries += self._insert(table)
+            count = self._insert(table)
+        if table.extent is not None and count != table.extent.entries:
+            raise InputError(
+                f"{table.name}: holds {count} entries where {table.extent.entries} are announced;"
+                " the file is not whole"
+            )
+        self.entries += count
 
     def place(self, order: int) -> str:
         """Name the entry that came in at position ``order``."""
@@ -170,9 +178,16 @@ class Stage:
         return found
 
     def assign_codes(self) -> tuple[pd.Index[Any], pd.Index[Any]]:
-        """Give the sorted ids of rows and columns the codes 0, 1, ...; return the ids by code."""
+        """Give the sorted ids of rows and columns the codes 0, 1, ...; return the ids by code.
+
+        They are the ids that occur; of a matrix, those of all its rows and columns.
+        """
         with self._translated():
             for part in ("row", "column"):
+                extent = self._tables[0][1].extent
+                if extent is not None:
+                    self.use_codes(part, extent.ids(part))
+                    continue
                 self._connection.execute(
                     f"create table {part}_codes as"
                     " select id, (row_number() over (order by id) - 1)::INTEGER code"
@@ -211,9 +226,9 @@ class Stage:
                     yield batch
 
     def _insert(self, table: Table) -> int:
-        value = "NULL" if self._pairs else self._value(table.fields["value"])
+        value = "NULL" if self._pairs else self._value(table)
         while True:
-            ids = ", ".join(self._id(part, table.fields[part]) for part in ("row", "column"))
+            ids = ", ".join(self._id(part, table) for part in ("row", "column"))
             try:
                 done = self._connection.execute(
                     f"insert into stage select {ids}, {value} from {table.relation}"
@@ -230,24 +245,21 @@ class Stage:
         self._connection.execute(f'alter table stage alter column "{part}" set data type VARCHAR')
         self._types[part] = "VARCHAR"
 
-    def _id(self, part: str, field: Field) -> str:
+    def _id(self, part: str, table: Table) -> str:
         """SQL of an id: 7 is an integer; 007, 7.0 and +7 are text, so that none is taken for another."""
-        text = f"trim(({field.sql})::VARCHAR)"
-        number = field.sql if field.integer else f"try_cast({text} as BIGINT)"
-        if field.codes is not None:
-            within = f"{number} between {field.codes[0]} and {field.codes[1]} and {number}::VARCHAR = {text}"
-            return f"case when {within} then {number}::BIGINT else error('{_WRONG}') end"
+        text, number = _as_text(part, table), f"try_cast({table.fields[part].sql} as BIGINT)"
         if self._types[part] == "VARCHAR":
-            return f"case when {text} <> '' then {text} else error('{_WRONG}') end"
-        return (
-            f"case when coalesce({text}, '') = '' then error('{_WRONG}')"
-            f" when try_cast({number} as BIGINT)::VARCHAR = {text} then try_cast({number} as BIGINT)"
-            f" else error('{_TEXT_ID}{part}') end"
-        )
+            found = text
+        else:
+            found = f"case when {number}::VARCHAR = {text} then {number} else error('{_TEXT_ID}{part}') end"
+        return f"case when {_is_wrong(part, table)} then error('{_WRONG}') else {found} end"
 
-    def _value(self, field: Field) -> str:
-        number = f"try_cast({field.sql} as {self._float})"
-        return f"case when isfinite({number}) then {number} else error('{_WRONG}') end"
+    def _value(self, table: Table) -> str:
+        number = table.fields["value"].sql
+        return f"case when {self._is_finite(table)} then {number}::{self._float} else error('{_WRONG}') end"
+
+    def _is_finite(self, table: Table) -> str:
+        return f"coalesce(isfinite(try_cast({table.fields['value'].sql} as {self._float})), false)"
 
     def _ids(self, part: str) -> pd.Index[Any]:
         found = self._connection.sql(f"select id from {part}_codes order by code").df()["id"]
@@ -287,22 +299,37 @@ class Stage:
                 else "cannot be read"
             )
             return InputError(f"{table.name}, line {line[1]}: {reason}")
-        wrong = self._first_wrong(table) if _WRONG in text else None
-        return InputError(
-            f"{table.name}: cannot be read ({text.splitlines()[0]})"
-            if wrong is None
-            else table.complaint(wrong)
+        complaint = self._first_wrong(table) if _WRONG in text else None
+        return InputError(complaint or f"{table.name}: cannot be read ({text.splitlines()[0]})")
+
+    def _first_wrong(self, table: Table) -> str | None:
+        """Complaint about the first entry that cannot be taken in."""
+        parts = ("row", "column") if self._pairs else ("row", "column", "value")
+        tests = [_is_wrong(part, table) for part in parts[:2]]
+        tests += [] if self._pairs else [f"not {self._is_finite(table)}"]
+        texts = ", ".join(f"({table.fields[part].sql})::VARCHAR" for part in parts)
+        numbered = f"select row_number() over () - 1 as place, * from {table.relation}"
+        query = f"select place, {texts} from ({numbered}) where {' or '.join(tests)} order by place limit 1"
+        found = self._connection.execute(query).fetchone()
+        return (
+            None
+            if found is None
+            else table.complaint(int(found[0]), dict(zip(parts, found[1:], strict=True)))
         )
 
-    def _first_wrong(self, table: Table) -> int | None:
-        """Position of the first entry that cannot be taken in."""
-        tests = [f"{self._id(part, table.fields[part])} is null" for part in ("row", "column")]
-        if not self._pairs:
-            tests.append(f"{self._value(table.fields['value'])} is null")
-        query = " or ".join(tests).replace(f"error('{_WRONG}')", "NULL")
-        numbered = f"select row_number() over () - 1 as place, * from {table.relation}"
-        found = self._connection.sql(f"select min(place) from ({numbered}) where {query}").fetchone()
-        return None if found is None or found[0] is None else int(found[0])
+
+def _as_text(part: str, table: Table) -> str:
+    return f"trim(({table.fields[part].sql})::VARCHAR)"
+
+
+def _is_wrong(part: str, table: Table) -> str:
+    """SQL that says whether an entry has no id, or one outside of its matrix."""
+    text = _as_text(part, table)
+    if table.extent is None:
+        return f"coalesce({text}, '') = ''"
+    low, high = table.extent.bounds(part)
+    number = f"try_cast({text} as BIGINT)"
+    return f"not coalesce({number} between {low} and {high} and {number}::VARCHAR = {text}, false)"
 
 
 def _plain(identifier: Any) -> int | str:

@@ -1,0 +1,79 @@
+"""Which column of a table is which part of an entry. Knows names and positions, not files."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from rfmdist.errors import InputError
+
+PARTS = ("row", "column", "value")
+KNOWN_NAMES = {
+    "row": {"row", "rowid", "user", "userid", "customer", "customerid"},
+    "column": {"column", "col", "columnid", "item", "itemid", "movie", "movieid", "product", "productid"},
+    "value": {"value", "rating", "score", "stars"},
+}
+Given = dict[str, str | int | None]
+"""For each part that is wanted, the user's name or 1-based position of its column, or None."""
+
+
+def resolve_columns(name: str, names: Sequence[str] | None, width: int, given: Given) -> dict[str, int]:
+    """Positions of the parts: as given, else by known names, else the first columns."""
+    found: dict[str, int] = {}
+    for part, wanted in given.items():
+        if wanted is not None:
+            found[part] = _named(name, part, str(wanted), names, width)
+        elif names is not None:
+            known = [k for k, label in enumerate(names) if known_part(label) == part]
+            if len(known) == 1:
+                found[part] = known[0]
+    if names is None or (not found and width <= len(PARTS)):
+        found = {part: found.get(part, PARTS.index(part)) for part in given}
+    if len(found) < len(given) or len(set(found.values())) < len(given) or max(found.values()) >= width:
+        there = f"it has {', '.join(names)}" if names is not None else f"it has {width} columns and no header"
+        missing = ", ".join(given)
+        raise InputError(
+            f"{name}: cannot tell which columns are {missing} ({there}); name them with {missing}"
+        )
+    return found
+
+
+def has_header(lines: Sequence[Sequence[str]], given: Given) -> bool:
+    """Whether the first line names the columns: it holds no number, and other lines do or it is known."""
+    first = [field.strip() for field in lines[0]]
+    if any(isinstance(name, str) and not name.isdecimal() for name in given.values()):
+        return True
+    if any(str(name) in first for name in given.values() if name is not None and not is_number(str(name))):
+        return True
+    if any(map(is_number, first)):
+        return False
+    others = any(is_number(field) for line in lines[1:] for field in line)
+    return others or any(map(known_part, first))
+
+
+def is_number(field: str) -> bool:
+    """Whether a field is a number, NaN and infinity included."""
+    try:
+        return math.isnan(float(field)) or True
+    except ValueError:
+        return False
+
+
+def known_part(label: str) -> str | None:
+    """Part that a column of this name usually holds."""
+    plain = re.sub(r"[^a-z0-9]", "", label.lower())
+    return next((part for part, names in KNOWN_NAMES.items() if plain in names), None)
+
+
+def _named(name: str, part: str, wanted: str, names: Sequence[str] | None, width: int) -> int:
+    if names is not None and wanted in names:
+        return list(names).index(wanted)
+    if wanted.isdecimal() and 1 <= int(wanted) <= width:
+        return int(wanted) - 1
+    there = (
+        f"its columns are {', '.join(names)}"
+        if names is not None
+        else f"it has {width} columns and no header"
+    )
+    raise InputError(f"{name}: no column {wanted!r} for {part}; {there}")

@@ -1,0 +1,143 @@
+"""Delimited text: its delimiter, header and lines, from the first of them. DuckDB reads the rest."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from rfmdist.errors import InputError
+from rfmdist.observations.columns import Given, has_header, resolve_columns
+
+SAMPLE_LINES = 100
+"""Lines looked at to find the delimiter and the header."""
+DELIMITERS = ("::", "\t", ",", ";", "|", " ")
+"""Tried in this order when none is given."""
+
+
+@dataclass(frozen=True)
+class TextLayout:
+    """How the lines of a text file look.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    delimiter : str or None
+        Between fields; None stands for any run of blanks.
+    skip : int
+        Lines before the first entry.
+    width : int
+        Fields of a line.
+    positions : dict of str to int
+        Which field holds which part.
+    """
+
+    path: Path
+    delimiter: str | None
+    skip: int
+    width: int
+    positions: dict[str, int]
+
+    @property
+    def relation(self) -> str:
+        """SQL that reads the file, all fields as text, in columns c0, c1, ..."""
+        if self.delimiter is None:
+            return self._relation_of_blanks()
+        return self._read_csv(self.delimiter, '"' if len(self.delimiter) == 1 else "", self.width)
+
+    def line_of(self, entry: int) -> tuple[int, str]:
+        """Number (from 1) and text of the line of the entry at position ``entry``; blank lines hold none."""
+        with open_text(self.path) as file:
+            lines = ((n, line) for n, line in enumerate(file, 1) if n > self.skip and line.strip())
+            return next(islice(lines, entry, None), (self.skip + entry + 1, ""))
+
+    def fields(self, entry: int) -> int:
+        """Number of fields on the line of an entry."""
+        return len(split_line(self.line_of(entry)[1], self.delimiter))
+
+    def _relation_of_blanks(self) -> str:
+        """Each line as one field, cut by DuckDB; a line with too few or too many fields gives NULLs."""
+        cut = "string_split_regex(trim(c0), '\\s+') f"
+        fields = ", ".join(
+            f"case when len(f) = {self.width} then f[{k + 1}] end c{k}" for k in range(self.width)
+        )
+        return (
+            f"(select {fields} from (select {cut} from {self._read_csv(chr(1), '', 1)} where trim(c0) <> ''))"
+        )
+
+    def _read_csv(self, delimiter: str, quote: str, width: int) -> str:
+        columns = ", ".join(f"'c{k}': 'VARCHAR'" for k in range(width))
+        return (
+            f"read_csv({quoted(self.path)}, delim={quoted(delimiter)}, quote='{quote}', escape='{quote}',"
+            f" header=false, auto_detect=false, skip={self.skip}, compression='{_compression(self.path)}',"
+            f" columns={{{columns}}})"
+        )
+
+
+def look_at(path: Path, given: Given, delimiter: str | None) -> TextLayout:
+    """Tell the layout of a text file from its first lines."""
+    sample = _sample(path)
+    if delimiter is None:
+        delimiter = _find_delimiter(path, [line for _, line in sample], len(given))
+    delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
+    lines = [split_line(line, delimiter) for _, line in sample]
+    names = [field.strip() for field in lines[0]] if has_header(lines, given) else None
+    positions = resolve_columns(str(path), names, len(lines[0]), given)
+    first = sample[0][0]
+    return TextLayout(path, delimiter, first - (names is None), len(lines[0]), positions)
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """Open a text file, compressed or not; bytes that are not UTF-8 are shown as ?."""
+    opener = gzip.open if _compression(path) == "gzip" else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", errors="replace") as file:
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def split_line(line: str, delimiter: str | None) -> list[str]:
+    """Cut a line into its fields; quotes count where the delimiter is one character."""
+    line = line.rstrip("\r\n")
+    if delimiter is None or len(delimiter) > 1:
+        return line.split(delimiter)
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _sample(path: Path) -> list[tuple[int, str]]:
+    with open_text(path) as file:
+        filled = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        sample = list(islice(filled, SAMPLE_LINES))
+    if not sample:
+        raise InputError(f"{path}: the file is empty")
+    return sample
+
+
+def _find_delimiter(path: Path, lines: list[str], least: int) -> str:
+    likely = [d for d in DELIMITERS if len(split_line(lines[0], d)) >= least]
+    for delimiter in likely:
+        if len({len(split_line(line, delimiter)) for line in lines}) == 1:
+            return delimiter
+    if not likely:
+        raise InputError(
+            f"{path}, line 1: fewer than {least} fields, or a delimiter not known; name the delimiter"
+        )
+    return likely[0]
+
+
+def _compression(path: Path) -> str:
+    return "gzip" if path.suffix == ".gz" else "none"
+
+
+def quoted(text: str | Path) -> str:
+    """Write text as an SQL literal."""
+    return "'" + str(text).replace("'", "''") + "'"

@@ -1,0 +1,125 @@
+"""Sparse matrices in files, Matrix Market and scipy's npz, as tables whose ids are positions.
+
+Matrix Market counts from 1 and so do its ids; npz holds codes that count from 0 and so do its ids.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+from dask.utils import format_bytes
+
+from rfmdist.errors import InputError
+from rfmdist.observations.delimited import TextLayout, open_text
+from rfmdist.observations.sources import FRAME, Extent, Field, Table
+
+MATRIX_SUFFIXES = (".mtx", ".mtx.gz", ".npz")
+
+
+def is_matrix(source: object) -> bool:
+    """Whether an input is the file of a sparse matrix, by its name."""
+    return isinstance(source, str | Path) and str(source).endswith(MATRIX_SUFFIXES)
+
+
+def matrix_tables(path: Path, memory: int) -> list[Table]:
+    """Describe the file of a sparse matrix; a symmetric one gives two tables, its halves.
+
+    Parameters
+    ----------
+    path : Path
+        ``.mtx``, ``.mtx.gz`` or ``.npz``.
+    memory : int
+        Budget in bytes: an npz file is read whole, and the ids of all rows and columns are held.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, of a kind that has no place here, or too large for the budget.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    tables = [_npz(path, memory)] if path.suffix == ".npz" else _market(path)
+    extent = tables[0].extent
+    assert extent is not None
+    # An id is held as int64 by numpy, pandas and DuckDB, beside a count and a row pointer.
+    _check_size(path, 64 * sum(extent.shape), memory)
+    return tables
+
+
+def _market(path: Path) -> list[Table]:
+    kind, symmetry, extent, skip = _header(path)
+    positions = {"row": 0, "column": 1} | ({} if kind == "pattern" else {"value": 2})
+    text = TextLayout(path, None, skip, len(positions), positions)
+    value = Field("1") if kind == "pattern" else Field("c2")
+    whole = Table(
+        str(path),
+        text.relation,
+        {"row": Field("c0"), "column": Field("c1"), "value": value},
+        None,
+        text,
+        extent,
+    )
+    if symmetry == "general":
+        return [whole]
+    mirrored = {"row": Field("c1"), "column": Field("c0"), "value": value}
+    if symmetry == "skew-symmetric":
+        mirrored["value"] = Field("-(c2::DOUBLE)")
+    relation = f"(select * from {text.relation} where c0 <> c1)"
+    return [whole, Table(f"{path} (mirrored)", relation, mirrored)]
+
+
+def _header(path: Path) -> tuple[str, str, Extent, int]:
+    """Kind, symmetry, extent, and the lines before the first entry."""
+    with open_text(path) as file:
+        words = file.readline().lower().split()
+        if not words:
+            raise InputError(f"{path}: the file is empty")
+        if len(words) != 5 or words[:2] != ["%%matrixmarket", "matrix"]:
+            raise InputError(f"{path}, line 1: not a Matrix Market header")
+        layout, kind, symmetry = words[2:]
+        known = ("general", "symmetric", "skew-symmetric")
+        if layout != "coordinate" or kind not in ("real", "integer", "pattern") or symmetry not in known:
+            raise InputError(
+                f"{path}, line 1: a {layout} {kind} {symmetry} matrix cannot be read; write it as coordinate real"
+            )
+        for number, line in enumerate(file, 2):
+            if line.strip() and not line.startswith("%"):
+                sizes = line.split()
+                if len(sizes) != 3 or not all(size.isdecimal() for size in sizes):
+                    raise InputError(f"{path}, line {number}: not a line of rows, columns and entries")
+                m, n, entries = map(int, sizes)
+                return kind, symmetry, Extent((m, n), 1, entries), number
+    raise InputError(f"{path}: ends before its line of sizes; the file is cut off")
+
+
+def _npz(path: Path, memory: int) -> Table:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        # The arrays, their coordinates, and one more copy on the way into DuckDB.
+        _check_size(path, 3 * size, memory)
+        matrix = sp.load_npz(path)
+        if hasattr(matrix, "check_format"):
+            matrix.check_format(full_check=True)
+        coo = sp.coo_array(matrix)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a sound scipy sparse matrix ({str(error).splitlines()[0]})") from None
+    if np.iscomplexobj(coo.data):
+        raise InputError(f"{path}: a complex matrix cannot be read; use real values")
+    frame = pa.table({"row": coo.row, "column": coo.col, "value": coo.data})
+    fields = {part: Field(f'"{part}"', part != "value") for part in ("row", "column", "value")}
+    return Table(str(path), FRAME, fields, frame=frame, extent=Extent(coo.shape, 0, coo.nnz))
+
+
+def _check_size(path: Path, needed: int, memory: int) -> None:
+    if needed > memory:
+        raise InputError(
+            f"{path}: needs about {format_bytes(needed)}, the memory budget is {format_bytes(memory)};"
+            " allow more"
+        )
