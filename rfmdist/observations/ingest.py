@@ -46,7 +46,7 @@ def ingest(
     ----------
     inputs : str, Path, pandas.DataFrame, dask.dataframe.DataFrame, or a list of these
         CSV, TSV, MovieLens ``.dat`` and other delimited text (``.gz`` too), Parquet files and
-        folders of them, a Matrix Market file (``.mtx``, ``.mtx.gz``; its ids count from 1, as there) or a scipy
+        folders of them, a Matrix Market file (``.mtx``, ``.mtx.gz``; its ids count from 1) or a scipy
         ``.npz`` (its ids count from 0). A matrix keeps its shape, a table has the ids that occur.
     path : str or Path, optional
         Where to write the store; in memory when left out.
@@ -89,6 +89,8 @@ def ingest(
     _check_destination(destination, overwrite)
     tell = progress or (lambda stage, done, total: None)
     sources = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+    if not sources:
+        raise InputError("nothing to ingest: name at least one input")
     if len(sources) > 1 and any(map(is_matrix, sources)):
         raise InputError("a matrix file cannot be ingested together with other inputs; ingest it alone")
     with Stage(destination, memory, kind) as stage:

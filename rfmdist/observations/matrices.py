@@ -84,7 +84,7 @@ def _header(path: Path) -> tuple[str, str, Extent, int]:
         known = ("general", "symmetric", "skew-symmetric")
         if layout != "coordinate" or kind not in ("real", "integer", "pattern") or symmetry not in known:
             raise InputError(
-                f"{path}, line 1: a {layout} {kind} {symmetry} matrix cannot be read; write it as coordinate real"
+                f"{path}, line 1: cannot read a {layout} {kind} {symmetry} matrix; write coordinate real"
             )
         for number, line in enumerate(file, 2):
             if line.strip() and not line.startswith("%"):

@@ -1,6 +1,7 @@
 """Rating tables of any kind as DuckDB reads them. Knows files and frames; not codes, not stores.
 
-A `Table` says how DuckDB reads one table and how to name a place in it to its user. The parsing is DuckDB's; only the first lines of a text file, and a line that is wrong, are read in Python.
+A `Table` says how DuckDB reads one table and how to name a place in it to its user. The parsing is
+DuckDB's; only the first lines of a text file, and a line that is wrong, are read in Python.
 """
 
 from __future__ import annotations

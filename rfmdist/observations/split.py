@@ -75,6 +75,8 @@ def split(
             for file in files:
                 for table in read_sources(file, row, column, delimiter=delimiter, pairs=True):
                     stage.add(table)
+            if stage.entries == 0:
+                raise InputError(f"{', '.join(map(str, files))}: no entries, nothing to test on")
             return _store(observations, _in_file(observations, stage), validation, seed)
     chosen = (
         _fraction(observations, test or 0.0, seed)

@@ -25,7 +25,9 @@ from dask.utils import format_bytes, parse_bytes
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError, RfmdistError, disk_error
+from rfmdist.observations.columns import PARTS
 from rfmdist.observations.sources import Table
+from rfmdist.observations.sql import TEXT_ID, WRONG, find_wrong, take_id, take_value
 
 OUTSIDE = 400_000_000
 """Bytes of the budget that DuckDB does not count: Python, its libraries, the writer's shards (measured)."""
@@ -33,10 +35,6 @@ LEAST = 200_000_000
 """Bytes DuckDB needs to sort anything."""
 BATCH = 1 << 18
 """Entries a batch of the sorted stream."""
-
-# Raised inside DuckDB, recognised here: DuckDB has no other way to stop a query at a wrong entry.
-_TEXT_ID = "rfmdist: a text id among integers: "
-_WRONG = "rfmdist: wrong entry"
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +195,8 @@ class Stage:
 
     def use_codes(self, part: str, ids: pd.Index[Any]) -> None:
         """Give ``ids`` of ``part`` (row or column) the codes 0, 1, ..., whatever was taken in."""
+        if not pd.api.types.is_integer_dtype(ids.dtype):
+            self._make_text(part)
         known = pd.DataFrame({"id": ids, "code": np.arange(len(ids))})
         self._connection.register("known", known)
         with self._translated():
@@ -219,23 +219,24 @@ class Stage:
             for piece in self._connection.sql(query).to_arrow_reader(BATCH):
                 batch = Batch(*(piece.column(k).to_numpy(zero_copy_only=False) for k in range(4)))
                 if len(batch.rows):
-                    assert last <= (int(batch.rows[0]), int(batch.columns[0]), int(batch.order[0])), (
-                        "out of order"
-                    )
+                    first = (int(batch.rows[0]), int(batch.columns[0]), int(batch.order[0]))
+                    assert last <= first, "DuckDB gave sorted batches out of order"
                     last = (int(batch.rows[-1]), int(batch.columns[-1]), int(batch.order[-1]))
                     yield batch
 
     def _insert(self, table: Table) -> int:
-        value = "NULL" if self._pairs else self._value(table)
+        value = "NULL" if self._pairs else take_value(table, self._float)
         while True:
-            ids = ", ".join(self._id(part, table) for part in ("row", "column"))
+            ids = ", ".join(
+                take_id(part, table, as_text=kind == "VARCHAR") for part, kind in self._types.items()
+            )
             try:
                 done = self._connection.execute(
                     f"insert into stage select {ids}, {value} from {table.relation}"
                 )
                 return int(done.fetchone()[0])
             except duckdb.Error as error:
-                part = str(error).partition(_TEXT_ID)[2].split("'")[0].split()
+                part = str(error).partition(TEXT_ID)[2].split("'")[0].split()
                 if not part:
                     raise
                 self._make_text(part[0])
@@ -244,22 +245,6 @@ class Stage:
         """Turn the ids taken in so far to text, which loses nothing: only plain integers are there."""
         self._connection.execute(f'alter table stage alter column "{part}" set data type VARCHAR')
         self._types[part] = "VARCHAR"
-
-    def _id(self, part: str, table: Table) -> str:
-        """SQL of an id: 7 is an integer; 007, 7.0 and +7 are text, so that none is taken for another."""
-        text, number = _as_text(part, table), f"try_cast({table.fields[part].sql} as BIGINT)"
-        if self._types[part] == "VARCHAR":
-            found = text
-        else:
-            found = f"case when {number}::VARCHAR = {text} then {number} else error('{_TEXT_ID}{part}') end"
-        return f"case when {_is_wrong(part, table)} then error('{_WRONG}') else {found} end"
-
-    def _value(self, table: Table) -> str:
-        number = table.fields["value"].sql
-        return f"case when {self._is_finite(table)} then {number}::{self._float} else error('{_WRONG}') end"
-
-    def _is_finite(self, table: Table) -> str:
-        return f"coalesce(isfinite(try_cast({table.fields['value'].sql} as {self._float})), false)"
 
     def _ids(self, part: str) -> pd.Index[Any]:
         found = self._connection.sql(f"select id from {part}_codes order by code").df()["id"]
@@ -274,7 +259,7 @@ class Stage:
             raise self._explain(str(error), isinstance(error, duckdb.OutOfMemoryException), table) from None
 
     def _explain(self, text: str, out_of_memory: bool, table: Table | None) -> RfmdistError:
-        if "max_temp_directory_size" in text or "No space left" in text or "ENOSPC" in text:
+        if "max_temp_directory_size" in text or "No space left" in text:
             return disk_error(OSError(errno.ENOSPC, ""), str(self._beside or self._folder))
         if out_of_memory:
             budget = self._limit + OUTSIDE
@@ -284,52 +269,31 @@ class Stage:
             )
         if table is None:
             return InputError(f"DuckDB cannot sort the entries ({text.splitlines()[0]})")
-        line = re.search(r"CSV Error on Line: (\d+)", text)
-        fields = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
-        if line and fields:
-            return InputError(
-                f"{table.name}, line {line[1]}: {fields[2]} fields where {fields[1]} are expected"
-            )
-        if line:
-            reason = (
-                "is not UTF-8 text"
-                if "unicode" in text
-                else "a quote is not closed"
-                if "quote" in text
-                else "cannot be read"
-            )
-            return InputError(f"{table.name}, line {line[1]}: {reason}")
-        complaint = self._first_wrong(table) if _WRONG in text else None
+        complaint = self._first_wrong(table) if WRONG in text else _wrong_line(table, text)
         return InputError(complaint or f"{table.name}: cannot be read ({text.splitlines()[0]})")
 
     def _first_wrong(self, table: Table) -> str | None:
         """Complaint about the first entry that cannot be taken in."""
-        parts = ("row", "column") if self._pairs else ("row", "column", "value")
-        tests = [_is_wrong(part, table) for part in parts[:2]]
-        tests += [] if self._pairs else [f"not {self._is_finite(table)}"]
-        texts = ", ".join(f"({table.fields[part].sql})::VARCHAR" for part in parts)
-        numbered = f"select row_number() over () - 1 as place, * from {table.relation}"
-        query = f"select place, {texts} from ({numbered}) where {' or '.join(tests)} order by place limit 1"
-        found = self._connection.execute(query).fetchone()
-        return (
-            None
-            if found is None
-            else table.complaint(int(found[0]), dict(zip(parts, found[1:], strict=True)))
-        )
+        parts = PARTS[:2] if self._pairs else PARTS
+        found = self._connection.execute(find_wrong(table, parts, self._float)).fetchone()
+        if found is None:
+            return None
+        return table.complaint(int(found[0]), dict(zip(parts, found[1:], strict=True)))
 
 
-def _as_text(part: str, table: Table) -> str:
-    return f"trim(({table.fields[part].sql})::VARCHAR)"
-
-
-def _is_wrong(part: str, table: Table) -> str:
-    """SQL that says whether an entry has no id, or one outside of its matrix."""
-    text = _as_text(part, table)
-    if table.extent is None:
-        return f"coalesce({text}, '') = ''"
-    low, high = table.extent.bounds(part)
-    number = f"try_cast({text} as BIGINT)"
-    return f"not coalesce({number} between {low} and {high} and {number}::VARCHAR = {text}, false)"
+def _wrong_line(table: Table, text: str) -> str | None:
+    """What DuckDB's reader of text says of a line that it cannot cut into fields."""
+    line = re.search(r"CSV Error on Line: (\d+)", text)
+    if line is None:
+        return None
+    reason = "cannot be read"
+    if fields := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text):
+        reason = f"{fields[2]} fields where {fields[1]} are expected"
+    elif "unicode" in text:
+        reason = "is not UTF-8 text"
+    elif "unterminated quote" in text:
+        reason = "a quote is not closed"
+    return f"{table.name}, line {line[1]}: {reason}"
 
 
 def _plain(identifier: Any) -> int | str:
