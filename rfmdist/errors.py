@@ -11,6 +11,10 @@ class InputError(RfmdistError, ValueError):
     """A file, an option or an argument cannot be used as given."""
 
 
+class SingularRowError(InputError):
+    """A row's system cannot be solved in the dtype at hand: too small a ridge for features that lost rank."""
+
+
 class StoreError(RfmdistError):
     """A store is missing, torn, corrupted, of another version, or cannot be written."""
 

@@ -25,6 +25,8 @@ SHARD = 1 << 22
 # A fill value that cannot occur makes Zarr write every chunk, and makes a lost one visible: a missing chunk
 # reads as its fill value without a word.
 FILL = {"data": np.nan, "indices": -1, "indptr": -1, "split": 255}
+LOST_ID = {"i": np.iinfo(np.int64).min, "T": "\0lost", "O": "\0lost"}
+"""Fill values of ids, by the kind of their dtype."""
 
 
 def create_root(store: Any, shape: tuple[int, int]) -> zarr.Group:
@@ -38,7 +40,9 @@ def create_root(store: Any, shape: tuple[int, int]) -> zarr.Group:
     return root
 
 
-def create_array(group: zarr.Group, name: str, size: int, dtype: np.dtype[Any], fill: float) -> zarr.Array[Any]:
+def create_array(
+    group: zarr.Group, name: str, size: int, dtype: np.dtype[Any], fill: float
+) -> zarr.Array[Any]:
     """Create a sharded, compressed, checksummed array of ``size`` entries.
 
     lz4 with byte shuffle read fastest of the codecs tried; crc32c comes last so that it guards what is on disk.
@@ -58,6 +62,24 @@ def create_array(group: zarr.Group, name: str, size: int, dtype: np.dtype[Any], 
     )
 
 
+def create_matrix(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
+    """Write a dense matrix by chunks of whole rows, compressed and checksummed; a lost chunk reads as NaN."""
+    rows = max(1, min(len(values), (CHUNK * 4) // max(1, values.strides[0])))
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=(rows, max(1, values.shape[1])),
+        compressors=[
+            BloscCodec(cname="lz4", shuffle="shuffle", typesize=values.itemsize),
+            Crc32cCodec(),
+        ],
+        fill_value=np.nan,
+        attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
+    )
+    array[:] = values
+
+
 def write_ids(root: zarr.Group, name: str, ids: NDArray[Any] | pd.Index[Any]) -> None:
     """Write ids as the index of the data frame ``name`` (``obs`` or ``var``): int64 or variable-length text."""
     attributes = {
@@ -69,7 +91,7 @@ def write_ids(root: zarr.Group, name: str, ids: NDArray[Any] | pd.Index[Any]) ->
     group = root.create_group(name, attributes=attributes)
     values = np.asarray(ids)
     if np.issubdtype(values.dtype, np.integer):
-        array = create_array(group, "_index", len(values), np.dtype(np.int64), np.iinfo(np.int64).min)
+        array = create_array(group, "_index", len(values), np.dtype(np.int64), LOST_ID["i"])
         array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         array[:] = values.astype(np.int64)
         return
@@ -78,6 +100,7 @@ def write_ids(root: zarr.Group, name: str, ids: NDArray[Any] | pd.Index[Any]) ->
         "_index",
         shape=(len(values),),
         dtype=VariableLengthUTF8(),
+        fill_value=LOST_ID["T"],
         chunks=(chunk,),
         serializer=VLenUTF8Codec(),
         compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="noshuffle"), Crc32cCodec()],

@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
 from rfmdist.observations.draws import HoldOut
-from rfmdist.observations.layout import FILL, FORMAT, SHARD, create_array
+from rfmdist.observations.layout import FILL, FORMAT, LOST_ID, SHARD, create_array
 from rfmdist.observations.writer import DuplicateEntryError, StoreWriter
 
 BLOCK_ENTRIES = 1 << 20
@@ -139,7 +139,9 @@ class Observations:
             As in `from_scipy`; also if the array is not two-dimensional or its shape is unknown.
         """
         if array.ndim != 2 or any(np.isnan(s) for s in array.shape):
-            raise InputError("from_dask needs a two-dimensional array of known shape; compute its chunk sizes first")
+            raise InputError(
+                "from_dask needs a two-dimensional array of known shape; compute its chunk sizes first"
+            )
         shape = (int(array.shape[0]), int(array.shape[1]))
         ids = check_ids(row_ids, shape[0], "row_ids"), check_ids(column_ids, shape[1], "column_ids")
         starts = np.concatenate([[0], np.cumsum(array.chunks[0])])
@@ -210,20 +212,25 @@ class Observations:
         if "uns/rfmdist/offsets" not in self._root:
             return None
         group: Any = self._root["uns/rfmdist/offsets"]
-        return Offsets(float(group["mean"][()]), np.asarray(group["rows"][:]), np.asarray(group["columns"][:]))
+        return Offsets(
+            float(group["mean"][()]), np.asarray(group["rows"][:]), np.asarray(group["columns"][:])
+        )
 
     # ---- reading --------------------------------------------------------------------------------------------
 
-    def ranges(self, entries: int = BLOCK_ENTRIES, rows: int = BLOCK_ROWS) -> list[tuple[int, int]]:
-        """Cut the rows into ranges of at most ``entries`` entries and ``rows`` rows, at least one row each.
+    def ranges(
+        self, within: tuple[int, int] | None = None, entries: int = BLOCK_ENTRIES, rows: int = BLOCK_ROWS
+    ) -> list[tuple[int, int]]:
+        """Cut the rows ``within`` a range into ranges of at most ``entries`` entries and ``rows`` rows.
 
         The cut depends on the row counts alone, never on the machine, so that sums over it are reproducible.
         """
-        indptr, cuts = self.indptr, [0]
-        while cuts[-1] < self.shape[0]:
+        first, last = within or (0, self.shape[0])
+        indptr, cuts = self.indptr, [first]
+        while cuts[-1] < last:
             start = cuts[-1]
             fit = int(np.searchsorted(indptr, indptr[start] + entries, side="right")) - 1
-            cuts.append(min(max(fit, start + 1), start + rows, self.shape[0]))
+            cuts.append(min(max(fit, start + 1), start + rows, last))
         return list(zip(cuts[:-1], cuts[1:], strict=True))
 
     def row_block(
@@ -302,9 +309,9 @@ class Observations:
         """Store offsets for use by ``LinRFM(offsets="stored")``."""
         self.remove_offsets()
         try:
-            holder = self._root.require_group("uns/rfmdist")
-            holder.attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
-            group = holder.create_group("offsets", attributes={"encoding-type": "dict", "encoding-version": "0.1.0"})
+            group = self._extras().create_group(
+                "offsets", attributes={"encoding-type": "dict", "encoding-version": "0.1.0"}
+            )
             for name, value in (("rows", offsets.rows), ("columns", offsets.columns)):
                 create_array(group, name, len(value), np.dtype(np.float64), np.nan)[:] = value
             group.create_array("mean", data=np.array(offsets.mean))
@@ -316,7 +323,39 @@ class Observations:
         if "uns/rfmdist/offsets" in self._root:
             del self._root["uns/rfmdist/offsets"]
 
+    def attributes(self, name: str) -> dict[str, Any] | None:
+        """Settings stored under ``name`` by `set_attributes`; None where there are none."""
+        if "uns/rfmdist" not in self._root:
+            return None
+        found: Any = self._root["uns/rfmdist"].attrs.get(name)
+        return found
+
+    def set_attributes(self, name: str, values: dict[str, Any]) -> None:
+        """Store settings, a dictionary of plain values."""
+        self._extras().attrs[name] = values
+
+    def read_features(self) -> NDArray[Any]:
+        """Read the feature matrix of a completion, ndarray of shape (n, n)."""
+        try:
+            array: Any = self._root["varp/features"]
+            values = np.asarray(array[:])
+        except KeyError:
+            raise StoreError(f"{self.name}: varp/features is missing; fit again") from None
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StoreError(
+                f"{self.name}: varp/features is damaged ({_first_line(error)}); fit again"
+            ) from None
+        if values.shape != (self.shape[1], self.shape[1]) or np.isnan(values).any():
+            raise StoreError(f"{self.name}: a part of varp/features is missing; fit again")
+        return values
+
     # ---- inside ---------------------------------------------------------------------------------------------
+
+    def _extras(self) -> zarr.Group:
+        """What AnnData has no place for, under ``uns``."""
+        holder = self._root.require_group("uns/rfmdist")
+        holder.attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
+        return holder
 
     @property
     def _matrix(self) -> zarr.Group:
@@ -354,6 +393,8 @@ class Observations:
             values = array[:]
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise StoreError(f"{self.name}: the ids in {frame} are damaged ({_first_line(error)})") from None
+        if (values == LOST_ID[values.dtype.kind]).any():
+            raise StoreError(f"{self.name}: a part of the ids in {frame} is missing; ingest the data again")
         return pd.Index(values if values.dtype.kind == "i" else values.astype(object))
 
     def _check(self) -> None:
@@ -373,7 +414,12 @@ class Observations:
         sizes = [int(arrays[part].shape[0]) for part in ("X/indptr", "obs/_index", "var/_index", "X/indices")]
         fits = sizes == [self.shape[0] + 1, *self.shape, self.nnz]
         fits &= not self.has_split or self._array("split").shape[0] == self.nnz
-        fits = fits and self.indptr[0] == 0 and self.indptr[-1] == self.nnz and bool((np.diff(self.indptr) >= 0).all())
+        fits = (
+            fits
+            and self.indptr[0] == 0
+            and self.indptr[-1] == self.nnz
+            and bool((np.diff(self.indptr) >= 0).all())
+        )
         if not fits:
             raise StoreError(f"{self.name}: its parts do not fit together; ingest the data again")
 
@@ -388,7 +434,9 @@ class Observations:
                 array[low : low + len(piece)] = piece
                 low += len(piece)
             if low != self.nnz:
-                raise InputError(f"{self.name}: a split of {low} entries does not fit {self.nnz} observed entries")
+                raise InputError(
+                    f"{self.name}: a split of {low} entries does not fit {self.nnz} observed entries"
+                )
             rename_array(self._matrix, name, "split")
         except BaseException as error:
             if name in self._matrix:
@@ -421,7 +469,9 @@ def codes_of(known: pd.Index[Any], ids: Any) -> NDArray[np.int64]:
         wanted = wanted.astype(str).astype(object)
     elif known.dtype != object and wanted.dtype == object:
         numbers = pd.to_numeric(wanted, errors="coerce")
-        wanted = pd.Index(np.where(np.isnan(numbers), -1, numbers).astype(np.int64)) if len(numbers) else wanted
+        wanted = (
+            pd.Index(np.where(np.isnan(numbers), -1, numbers).astype(np.int64)) if len(numbers) else wanted
+        )
         codes = known.get_indexer(wanted)
         return np.where(np.isnan(np.asarray(numbers, float)), -1, codes).astype(np.int64)
     return np.asarray(known.get_indexer(wanted), np.int64)
@@ -450,7 +500,7 @@ def _append(
         writer.append(rows, columns, values)
     except DuplicateEntryError as twice:
         raise InputError(
-            f"row {ids[0][twice.row]!r}, column {ids[1][twice.column]!r} is given twice; keep one of the entries"
+            f"row {ids[0][twice.row]}, column {ids[1][twice.column]} is given twice; keep one of the entries"
         ) from None
 
 
@@ -458,7 +508,9 @@ def _joined(parts: list[Any], widths: tuple[int, ...]) -> tuple[NDArray[Any], ND
     """Entries of blocks that lie side by side, in the order of rows, then columns."""
     lefts = np.concatenate([[0], np.cumsum(widths)])[:-1]
     rows = np.concatenate([p.row for p in parts]).astype(np.int64)
-    columns = np.concatenate([p.col + int(left) for p, left in zip(parts, lefts, strict=True)]).astype(np.int64)
+    columns = np.concatenate([p.col + int(left) for p, left in zip(parts, lefts, strict=True)]).astype(
+        np.int64
+    )
     order = np.lexsort((columns, rows))
     return rows[order], columns[order], np.concatenate([p.data for p in parts])[order]
 

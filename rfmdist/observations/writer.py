@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -121,8 +122,13 @@ class StoreWriter:
         if self._pending_size >= SHARD:
             self._flush(final=False)
 
-    def finish(self, row_ids: NDArray[Any] | pd.Index[Any], column_ids: NDArray[Any] | pd.Index[Any]) -> zarr.Group:
-        """Write ids and row pointers, put the store in its place, and return its root."""
+    def finish(
+        self,
+        row_ids: NDArray[Any] | pd.Index[Any],
+        column_ids: NDArray[Any] | pd.Index[Any],
+        add: Callable[[zarr.Group], None] | None = None,
+    ) -> zarr.Group:
+        """Write ids and row pointers, let ``add`` write more, put the store in its place and return its root."""
         assert self._root is not None, "finish is called inside the with block"
         root = self._root
         self._flush(final=True)
@@ -132,6 +138,8 @@ class StoreWriter:
         write_ids(root, "obs", row_ids)
         write_ids(root, "var", column_ids)
         root.attrs["rfmdist"] = {"format": FORMAT}
+        if add is not None:
+            add(root)
         if self.path is None or self.temporary is None:
             return root
         replace_folder(self.temporary, self.path)

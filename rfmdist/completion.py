@@ -1,0 +1,347 @@
+"""`Completion`: a completed matrix, entry by entry or block by block, never formed as a whole.
+
+Knows features and observations; not how the features were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import zarr
+from dask.delayed import delayed
+from numpy.typing import NDArray
+
+from rfmdist.engine import work
+from rfmdist.engine.plan import equal_groups
+from rfmdist.engine.run import executor
+from rfmdist.errors import InputError, StoreError
+from rfmdist.features.dense import DenseFeatures
+from rfmdist.features.protocol import Scores, Step
+from rfmdist.kernels.threads import Threads, one_blas_thread
+from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
+from rfmdist.observations.layout import SHARD, create_matrix
+from rfmdist.observations.offsets import row_offsets
+from rfmdist.observations.store import Observations
+from rfmdist.observations.targets import Targets
+from rfmdist.observations.writer import StoreWriter
+
+Ids = Any
+
+
+class Completion:
+    """The completed matrix Z = offsets + A P: features P, and rows that are solved when they are asked for.
+
+    A prediction is the model's at every entry, observed ones too: it does not repeat what was observed.
+
+    Parameters
+    ----------
+    targets : Targets
+        Observations, their offsets and unit, and which entries the rows are solved from.
+    features : DenseFeatures
+        The feature matrix.
+    step : Step
+        Ridge and replacement weight of the iterate that was kept.
+    row_shrinkage : float or None
+        Shrinkage of the offsets of new rows; None when rows have no offset.
+    """
+
+    def __init__(
+        self, targets: Targets, features: DenseFeatures, step: Step, row_shrinkage: float | None = None
+    ) -> None:
+        self.targets = targets
+        self.features = features
+        self.step = step
+        self.row_shrinkage = row_shrinkage
+
+    @property
+    def observations(self) -> Observations:
+        """The observations whose rows are completed."""
+        return self.targets.observations
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows m and columns n."""
+        return self.observations.shape
+
+    # ---- predictions ------------------------------------------------------------------------------------------
+
+    def predict(self, rows: Ids, columns: Ids, *, codes: bool = False) -> NDArray[np.float64]:
+        """Predict single entries.
+
+        Parameters
+        ----------
+        rows, columns : array_like, which broadcast
+            The users' own ids, or codes.
+        codes : bool, default False
+            Whether codes are given: places 0, 1, ... in the store.
+
+        Returns
+        -------
+        float64 ndarray of the broadcast shape
+            In the values' own units, clipped to their scale where there is one.
+
+        Raises
+        ------
+        InputError
+            If an id or a code is not known.
+        """
+        i = self._codes(rows, 0, codes)
+        j = self._codes(columns, 1, codes)
+        i, j = np.broadcast_arrays(i, j)
+        return self._predict_codes(i.ravel(), j.ravel()).reshape(i.shape)
+
+    def predict_block(self, start: int = 0, stop: int | None = None) -> da.Array:
+        """All columns of rows ``start`` to ``stop`` (codes), lazily.
+
+        Returns
+        -------
+        dask.array.Array of shape (stop - start, n)
+            One chunk a row block; nothing is computed until asked for.
+        """
+        n, last = self.shape[1], self.shape[0] if stop is None else min(stop, self.shape[0])
+        rows = max(1, work.DENSE_ENTRIES // max(n, 1))
+        handle, meta = delayed(self, pure=False), np.empty((0, 0), self.targets.dtype)
+        blocks = [
+            da.from_delayed(delayed(_complete)(handle, a, b), (b - a, n), meta=meta)
+            for a, b in self.observations.ranges((start, last), rows=rows)
+        ]
+        return da.concatenate(blocks) if blocks else da.zeros((0, n), dtype=self.targets.dtype)
+
+    def score(
+        self,
+        rows: Ids = None,
+        columns: Ids = None,
+        values: Any = None,
+        *,
+        codes: bool = False,
+        client: Any = None,
+    ) -> Scores:
+        """Score the stored test entries, or entries that are given.
+
+        Parameters
+        ----------
+        rows, columns, values : array_like of shape (entries,), optional
+            Entries by id (or code) and what was observed there; the stored test split when left out.
+        codes : bool, default False
+            Whether ``rows`` and ``columns`` are codes.
+        client : distributed.Client, optional
+            Where to score the stored test split.
+
+        Returns
+        -------
+        Scores
+            With ``rmse``, ``mae`` and ``count``.
+
+        Raises
+        ------
+        InputError
+            If there are no entries to score, or an id is not known.
+        """
+        if rows is not None:
+            observed = np.asarray(values, np.float64)
+            return Scores.of(self.predict(rows, columns, codes=codes), observed)
+        scores = self.score_role(Role.TEST, client=client)
+        if not scores.count:
+            raise InputError(
+                f"{self.observations.name}: no test entries are stored; run 'rfmdist split' before fitting, or give a file"
+            )
+        return scores
+
+    def score_role(self, role: Role, *, client: Any = None) -> Scores:
+        """Score the stored entries of ``role``, which must not be among the fitted ones to mean anything."""
+        targets = replace(self.targets, scored=frozenset({role}))
+        with executor(client) as run:
+            shared = [run.publish(value) for value in (targets, self.features, self.step)]
+            groups = equal_groups(self.observations)
+            return run.reduce(work.score, groups, *shared) if groups else Scores()
+
+    # ---- new rows ---------------------------------------------------------------------------------------------
+
+    def fold_in(self, rows: Observations | sp.sparray | sp.spmatrix) -> Completion:
+        """Complete new rows with these features, without fitting again.
+
+        Each row is solved by itself, so that the numbers are those which these features give to such a row
+        among the fitted ones.
+
+        Parameters
+        ----------
+        rows : Observations or scipy sparse matrix of shape (k, n)
+            New rows. The columns of Observations are matched by id; those of a matrix by place.
+
+        Returns
+        -------
+        Completion
+            Of the new rows.
+
+        Raises
+        ------
+        InputError
+            If a column is not known.
+        """
+        new = rows if isinstance(rows, Observations) else self._with_our_columns(sp.coo_array(rows))
+        if not new.column_ids.equals(self.observations.column_ids):
+            codes = self._codes(new.column_ids, 1, False)
+            coo = new.to_scipy(FITTED_ROLES).tocoo()
+            matrix = sp.coo_array((coo.data, (coo.row, codes[coo.col])), shape=(new.shape[0], self.shape[1]))
+            new = self._with_our_columns(matrix, new.row_ids)
+        offsets = Offsets(self.targets.offsets.mean, np.zeros(new.shape[0]), self.targets.offsets.columns)
+        if self.row_shrinkage is not None:
+            for block in new.row_blocks(FITTED_ROLES):
+                offsets.rows[block.start : block.stop] = row_offsets(block, offsets, self.row_shrinkage)
+        targets = replace(self.targets, observations=new, offsets=offsets)
+        return Completion(targets, self.features, self.step, self.row_shrinkage)
+
+    # ---- files ------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the completion as one Zarr store that needs no other file; it appears when it is whole.
+
+        It is a store of observations too (AnnData opens it), with P at ``varp/features``.
+
+        Raises
+        ------
+        InputError
+            If ``path`` exists and may not be overwritten.
+        StoreError
+            If it cannot be written.
+        """
+        observations = self.observations
+        with StoreWriter(path, self.shape, observations.dtype, overwrite=overwrite) as writer:
+            for block in observations.row_blocks():
+                writer.append(block.rows, block.indices, block.values)
+            writer.finish(observations.row_ids, observations.column_ids, self._write)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a saved completion.
+
+        Raises
+        ------
+        StoreError
+            If there is none, or it is of another version, torn or damaged.
+        """
+        observations = Observations.open(path)
+        settings = observations.attributes("completion")
+        offsets = observations.offsets
+        if settings is None or offsets is None:
+            raise StoreError(f"{path}: holds observations, not a completion; make one with 'rfmdist fit'")
+        matrix = observations.read_features()
+        clip = settings["clip"]
+        targets = Targets(
+            observations,
+            offsets,
+            float(settings["unit"]),
+            matrix.dtype,
+            frozenset(Role(role) for role in settings["fitted"]),
+            clip=None if clip is None else (float(clip[0]), float(clip[1])),
+        )
+        features = DenseFeatures(matrix, float(settings["feature_unit"]), settings["form"])
+        step = Step(float(settings["ridge"]), float(settings["replacement"]))
+        return cls(targets, features, step, settings["row_shrinkage"])
+
+    # ---- inside -----------------------------------------------------------------------------------------------
+
+    def _write(self, root: zarr.Group) -> None:
+        """Add what makes a store of observations a completion."""
+        store, targets = Observations(root), self.targets
+        if targets.observations.has_split or targets.observations.role_counts()["validation"]:
+            size = targets.observations.nnz
+            store.store_split(
+                targets.observations.roles(low, min(low + SHARD, size)) for low in range(0, size, SHARD)
+            )
+        store.store_offsets(targets.offsets)
+        varp: Any = root["varp"]
+        create_matrix(varp, "features", self.features.matrix)
+        store.set_attributes(
+            "completion",
+            {
+                "unit": targets.unit,
+                "fitted": sorted(int(role) for role in targets.fitted),
+                "clip": None if targets.clip is None else list(targets.clip),
+                "feature_unit": self.features.unit,
+                "form": self.features.form,
+                "ridge": self.step.ridge,
+                "replacement": self.step.replacement,
+                "row_shrinkage": self.row_shrinkage,
+            },
+        )
+
+    def _codes(self, given: Ids, axis: int, codes: bool) -> NDArray[np.int64]:
+        """Codes of ids along an axis, all of them known."""
+        what, size = ("row", "column")[axis], self.shape[axis]
+        array = given if isinstance(given, pd.Index) else np.asarray(given)
+        if codes:
+            found = np.asarray(array, np.int64)
+            bad = (found < 0) | (found >= size)
+        else:
+            observations = self.observations
+            look_up = observations.row_codes if axis == 0 else observations.column_codes
+            found = look_up(np.ravel(array)).reshape(np.shape(array))
+            bad = found < 0
+        if bad.any():
+            wrong = np.ravel(array)[int(np.argmax(np.ravel(bad)))]
+            raise InputError(
+                f"{what} {'code' if codes else 'id'} {wrong} was not seen in fitting"
+                f" ({size} {what}s were); leave it out, or fit again with its entries"
+            )
+        return found
+
+    def _predict_codes(self, i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.float64]:
+        order = np.lexsort((j, i))
+        out = np.empty(len(i))
+        with executor() as run:
+            for start, stop in _touched(self.observations, i[order]):
+                low, high = np.searchsorted(i[order], [start, stop])
+                chosen = order[low:high]
+                out[chosen] = run.map_groups(_predict, [(start, stop)], self, i[chosen], j[chosen]).__next__()
+        return out
+
+    def _with_our_columns(self, matrix: Any, row_ids: Any = None) -> Observations:
+        if matrix.shape[1] != self.shape[1]:
+            raise InputError(
+                f"the new rows have {matrix.shape[1]} columns, the completion has {self.shape[1]}"
+            )
+        return Observations.from_scipy(matrix, row_ids=row_ids, column_ids=self.observations.column_ids)
+
+
+def _touched(observations: Observations, rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Ranges that hold any of the sorted ``rows``, each as narrow as they allow."""
+    for start, stop in observations.ranges():
+        low, high = np.searchsorted(rows, [start, stop])
+        if low < high:
+            yield int(rows[low]), int(rows[high - 1]) + 1
+
+
+def _predict(
+    group: tuple[int, int], of: Completion, i: NDArray[np.int64], j: NDArray[np.int64], threads: Threads
+) -> NDArray[np.float64]:
+    """Predict entries, sorted by row, of a range of rows; only the rows asked for are solved."""
+    start, stop = group
+    block, _ = of.targets.read(start, stop)
+    asked = np.zeros(stop - start, bool)
+    asked[i - start] = True
+    block = block.where(np.repeat(asked, np.diff(block.indptr)))
+    counts = np.bincount(i - start, minlength=stop - start)
+    wanted = RowBlock(
+        start, stop, np.concatenate([[0], np.cumsum(counts)]), j.astype(np.int64), np.zeros(len(j))
+    )
+    solution = of.features.solve(block, of.step, threads)
+    return of.targets.predictions(wanted, of.features.predict(block, solution, wanted, threads))
+
+
+def _complete(of: Completion, start: int, stop: int) -> NDArray[Any]:
+    """Predictions of all columns of rows ``start`` to ``stop``, on one thread."""
+    with one_blas_thread():
+        block, _ = of.targets.read(start, stop)
+        threads = Threads(1)
+        rows = of.features.complete(block, of.features.solve(block, of.step, threads), threads)
+    offsets = of.targets.offsets.at(np.arange(start, stop)[:, None], np.arange(of.shape[1]))
+    values = offsets + of.targets.unit * rows
+    return (values if of.targets.clip is None else np.clip(values, *of.targets.clip)).astype(of.targets.dtype)

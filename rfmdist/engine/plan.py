@@ -1,0 +1,87 @@
+"""What a fit will cost and how it is cut: decided from shape and counts alone, before any work. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rfmdist.features.dense import Form
+from rfmdist.observations.store import Observations
+
+GROUP_FLOPS = 1e9
+"""Least work of a group, about 20 ms of a core: below it a task's own cost shows."""
+GROUP_FLOPS_PER_FEATURE = 2400.0
+"""Work of a group for each of the n² numbers of its partial: summing it then costs under a tenth of the work."""
+GROUPS, SMALL, SMALL_GROUPS = 64, 2048, 4
+"""At most 64 groups; at least 4 where n ≤ 2048, since partials of up to 32 MB cost little to add."""
+GROUP_ENTRIES = 1 << 18
+"""Entries of a group of a pass that only scores."""
+SCATTER_FLOPS = 50.0
+"""What adding one number at a scattered place costs (about 1 ns), in flops of a matrix product."""
+SLAB_BYTES = 1 << 27
+"""Bytes of completed rows in flight."""
+SLAB_ROWS = 256
+"""Fewest rows of a slab: thinner ones multiply at less than full speed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an exact fit is cut into groups, and what it will cost.
+
+    Attributes
+    ----------
+    groups : tuple of (int, int)
+        Ranges of rows; a group is summed by one task. They depend on the row counts and the dtype only.
+    form : {"product", "gram"}
+        How a group sums the AGOP (see `DenseFeatures`).
+    slab_rows : int
+        Rows in flight within a group.
+    flops : float
+        Floating-point operations of one iteration.
+    feature_bytes : int
+        Bytes of P.
+    peak_bytes : int
+        Expected bytes of one process at work: P old and new, the partials being summed, a slab, a block.
+    """
+
+    groups: tuple[tuple[int, int], ...]
+    form: Form
+    slab_rows: int
+    flops: float
+    feature_bytes: int
+    peak_bytes: int
+
+
+def plan_dense(observations: Observations, dtype: Any) -> Plan:
+    """Plan an exact fit of the observations with features of ``dtype``."""
+    (m, n), itemsize = observations.shape, np.dtype(dtype).itemsize
+    counts = np.diff(observations.indptr).astype(np.float64)
+    product = 2 * counts * n + float(n) ** 2
+    gram = counts**2 / 2 * SCATTER_FLOPS
+    form: Form = "product" if product.sum() <= gram.sum() + 3 * float(n) ** 3 else "gram"
+    by_row = counts**3 / 3 + (product if form == "product" else gram)
+    flops = float(by_row.sum()) + (0 if form == "product" else 3 * float(n) ** 3)
+    wanted = int(by_row.sum() // max(GROUP_FLOPS, GROUP_FLOPS_PER_FEATURE * n**2))
+    number = min(max(wanted, SMALL_GROUPS if n <= SMALL else 1), GROUPS, max(m, 1))
+    slab_rows = int(max(SLAB_ROWS, SLAB_BYTES // (itemsize * max(n, 1))))
+    groups = _cut(by_row, number)
+    depth = 1 + int(np.ceil(np.log2(max(len(groups), 1))))
+    slab = min(slab_rows, m) * n * itemsize if form == "product" else 0
+    peak = 2 * n * n * itemsize + depth * n * n * 8 + slab + 3 * (1 << 24)
+    return Plan(groups, form, slab_rows, flops, n * n * itemsize, peak)
+
+
+def equal_groups(observations: Observations) -> tuple[tuple[int, int], ...]:
+    """Cut rows into groups of about equal numbers of entries, for passes that only read and solve."""
+    number = min(GROUPS, 1 + observations.nnz // GROUP_ENTRIES)
+    return _cut(np.diff(observations.indptr) + 1.0, number)
+
+
+def _cut(cost: np.ndarray[tuple[int], np.dtype[np.float64]], number: int) -> tuple[tuple[int, int], ...]:
+    """Cut rows into at most ``number`` ranges of about equal cost, none empty."""
+    sums = np.cumsum(cost)
+    inner = np.searchsorted(sums, np.arange(1, number) * (sums[-1] / number)) + 1 if len(cost) else []
+    cuts = np.unique(np.concatenate([[0], np.minimum(inner, len(cost)), [len(cost)]])).astype(int).tolist()
+    return tuple(zip(cuts[:-1], cuts[1:], strict=True))

@@ -1,0 +1,175 @@
+"""Running pure functions over groups of rows and panels of features: in this process, or on a Dask cluster.
+
+Knows where work runs and in what order results are summed; not what is computed. The order is a fixed tree
+over the groups, and each group or panel is computed with one BLAS thread a piece, so that results are the same
+bits in process and on any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import add
+from typing import Any, Protocol
+
+from rfmdist.errors import RfmdistError
+from rfmdist.kernels.threads import Threads, cores, one_blas_thread
+
+Group = tuple[int, int]
+ATTEMPTS = 3
+"""Times a step is sent anew after workers were lost together with data that only they held."""
+
+
+class Executor(Protocol):
+    """Where the work of a fit runs."""
+
+    def publish(self, value: Any) -> Any:
+        """Make ``value`` known where work runs; what is returned may be passed as a shared argument."""
+        ...
+
+    def map_groups(
+        self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any
+    ) -> Iterator[Any]:
+        """Yield ``function(group, *shared, threads)`` in the order of the groups."""
+        ...
+
+    def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
+        """Sum the same over all groups, in a fixed tree."""
+        ...
+
+    def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
+        """Return ``function(panel, *shared)`` in the order of the panels; each is one thread's work."""
+        ...
+
+
+class InProcess:
+    """Runs here, on this process's cores: groups one after another, threads within them."""
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+
+    def publish(self, value: Any) -> Any:
+        return value
+
+    def map_groups(
+        self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any
+    ) -> Iterator[Any]:
+        for group in groups:
+            yield function(group, *shared, self._threads)
+
+    def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
+        if len(groups) == 1:
+            return function(groups[0], *shared, self._threads)
+        half = _half(len(groups))
+        total = self.reduce(function, groups[:half], *shared)
+        total += self.reduce(function, groups[half:], *shared)
+        return total
+
+    def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
+        return self._threads.map(lambda panel: function(panel, *shared), [(panel,) for panel in panels])
+
+
+class Published:
+    """A value held here and, while a cluster keeps it, on its workers."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.future: Any = None
+
+
+class OnClient:
+    """Runs on the workers of a `distributed.Client`: a group or a panel is one pure task on one thread."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def publish(self, value: Any) -> Published:
+        return Published(value)
+
+    def map_groups(
+        self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any
+    ) -> Iterator[Any]:
+        yield from self._computed(lambda handles: [self._group(function, g, handles) for g in groups], shared)
+
+    def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
+        return self._computed(lambda handles: [self._tree(function, groups, handles)], shared)[0]
+
+    def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
+        def submit(handles: list[Any]) -> list[Any]:
+            return [self._client.submit(_run_panel, function, p, *handles, pure=False) for p in panels]
+
+        return self._computed(submit, shared)
+
+    def _group(self, function: Callable[..., Any], group: Group, handles: list[Any]) -> Any:
+        return self._client.submit(_run_group, function, group, *handles, pure=False)
+
+    def _tree(self, function: Callable[..., Any], groups: Sequence[Group], handles: list[Any]) -> Any:
+        if len(groups) == 1:
+            return self._group(function, groups[0], handles)
+        half = _half(len(groups))
+        parts = self._tree(function, groups[:half], handles), self._tree(function, groups[half:], handles)
+        return self._client.submit(add, *parts, pure=False)
+
+    def _computed(self, submit: Callable[[list[Any]], list[Any]], shared: Sequence[Any]) -> list[Any]:
+        """Submit tasks and gather their results.
+
+        Dask runs a lost task again, but what a client scattered cannot be made again by the cluster: when a
+        lost worker held the last copy of it, the step is sent anew.
+        """
+        from concurrent.futures import CancelledError
+
+        from distributed import KilledWorker
+
+        for attempt in range(ATTEMPTS):
+            try:
+                return list(self._client.gather(submit([self._handle(value) for value in shared])))
+            except KilledWorker as error:
+                raise RfmdistError(
+                    f"the cluster lost {len(error.allowed_failures * 'x') + 1} workers at the same task; give each worker more memory"
+                ) from None
+            except CancelledError:
+                if attempt == ATTEMPTS - 1:
+                    raise RfmdistError(
+                        f"the cluster lost its workers {ATTEMPTS} times in one step; check that they stay up, then fit again"
+                    ) from None
+                for value in shared:
+                    if isinstance(value, Published):
+                        value.future = None
+        raise AssertionError("unreachable")
+
+    def _handle(self, value: Any) -> Any:
+        """Return what stands for ``value`` in a task; large values are sent once, workers pass them on."""
+        if not isinstance(value, Published):
+            return value
+        if value.future is None:
+            value.future = self._client.scatter(value.value, hash=False)
+        return value.future
+
+
+@contextmanager
+def executor(client: Any = None) -> Iterator[Executor]:
+    """Yield where to run: on the client's workers, or in process on all cores this process may use."""
+    if client is not None:
+        yield OnClient(client)
+        return
+    threads = Threads(cores())
+    try:
+        with one_blas_thread():
+            yield InProcess(threads)
+    finally:
+        threads.close()
+
+
+def _half(size: int) -> int:
+    """Where the tree parts ``size`` groups: at the largest power of two below."""
+    return 1 << ((size - 1).bit_length() - 1)
+
+
+def _run_group(function: Callable[..., Any], group: Group, *shared: Any) -> Any:
+    with one_blas_thread():
+        return function(group, *shared, Threads(1))
+
+
+def _run_panel(function: Callable[..., Any], panel: Any, *shared: Any) -> Any:
+    with one_blas_thread():
+        return function(panel, *shared)

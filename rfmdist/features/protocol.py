@@ -1,0 +1,104 @@
+"""What every representation of the feature matrix offers, and the plain data that goes in and out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfmdist.features.power import PanelMap
+from rfmdist.kernels.threads import Threads
+from rfmdist.observations.blocks import RowBlock
+
+
+@dataclass(frozen=True)
+class Step:
+    """Settings of one iteration: the ridge λ and the replacement weight ω."""
+
+    ridge: float
+    replacement: float
+
+
+@dataclass
+class Scores:
+    """Sums over scored entries: their number, squared errors and absolute errors, float64."""
+
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+
+    @classmethod
+    def of(cls, predicted: NDArray[np.float64], observed: NDArray[Any]) -> Self:
+        """Scores of predictions against observed values, ndarrays of shape (entries,)."""
+        error = predicted - observed
+        return cls(np.array([len(error), np.sum(error**2), np.sum(np.abs(error))]))
+
+    def __add__(self, other: Scores) -> Scores:
+        return Scores(self.sums + other.sums)
+
+    @property
+    def count(self) -> int:
+        """Number of scored entries."""
+        return int(self.sums[0])
+
+    @property
+    def rmse(self) -> float:
+        """Root mean squared error; NaN without entries."""
+        return float(np.sqrt(self.sums[1] / self.sums[0])) if self.count else float("nan")
+
+    @property
+    def mae(self) -> float:
+        """Mean absolute error; NaN without entries."""
+        return float(self.sums[2] / self.sums[0]) if self.count else float("nan")
+
+
+@dataclass
+class Partial:
+    """What a group of rows adds to an iteration: its part of the AGOP and its scores; sums are Partials again."""
+
+    agop: NDArray[np.float64]
+    scores: Scores = field(default_factory=Scores)
+
+    def __add__(self, other: Partial) -> Partial:
+        return Partial(self.agop + other.agop, self.scores + other.scores)
+
+    def __iadd__(self, other: Partial) -> Self:
+        self.agop += other.agop
+        self.scores = self.scores + other.scores
+        return self
+
+
+class Features(Protocol):
+    """A feature matrix P; immutable, so that it may be shared among threads and sent to workers."""
+
+    def zero(self) -> Partial:
+        """Return the sum of nothing."""
+        ...
+
+    def solve(self, block: RowBlock, step: Step, threads: Threads) -> NDArray[Any]:
+        """Solve each row of the block; what it returns is understood by this class alone."""
+        ...
+
+    def accumulate(
+        self, partial: Partial, block: RowBlock, solution: NDArray[Any], step: Step, threads: Threads
+    ) -> None:
+        """Add the block's part of the AGOP to ``partial``, in place."""
+        ...
+
+    def predict(
+        self, block: RowBlock, solution: NDArray[Any], wanted: RowBlock, threads: Threads
+    ) -> NDArray[np.float64]:
+        """Standardised predictions of the entries of ``wanted``, whose rows are those of ``block``."""
+        ...
+
+    def complete(self, block: RowBlock, solution: NDArray[Any], threads: Threads) -> NDArray[Any]:
+        """Standardised predictions of all columns of the block's rows, ndarray of shape (rows, n)."""
+        ...
+
+    def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> Self:
+        """Return the next features from the ``total`` over all ``rows``; ``power`` is 2α."""
+        ...
+
+    def distance(self, other: Self) -> float:
+        """Relative change ‖P − other‖ / ‖P‖."""
+        ...

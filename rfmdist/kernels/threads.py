@@ -1,0 +1,61 @@
+"""Threads over the pieces of one row block, and one BLAS thread a caller. Knows nothing of what runs.
+
+What the pieces are never depends on the number of threads, and a library product inside a piece runs on one
+thread: so results are the same bits for any number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+_lock = Lock()
+_users = 0
+_limits: Any = None
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold every BLAS of this process at one thread; the limit is process-wide, so callers at once share it."""
+    global _users, _limits
+    with _lock:
+        _users += 1
+        if _users == 1:
+            _limits = threadpool_limits(1, "blas")
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _limits.restore_original_limits()
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Threads:
+    """A pool that runs pieces of work; with one thread it runs them here, in order."""
+
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(count) if count > 1 else None
+        self.count = count
+
+    def map(self, function: Callable[..., Any], pieces: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Call ``function`` on each piece's arguments and return the results in the order of the pieces."""
+        if self._pool is None:
+            return [function(*piece) for piece in pieces]
+        return [f.result() for f in [self._pool.submit(function, *piece) for piece in pieces]]
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()

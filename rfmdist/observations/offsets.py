@@ -1,0 +1,101 @@
+"""Offsets: the global, row and column means of the values, fitted by blocks. Knows nothing of features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal, get_args
+
+import numpy as np
+
+from rfmdist.errors import InputError
+from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
+from rfmdist.observations.store import Observations
+
+OffsetKind = Literal["both", "rows", "columns", "global"]
+SHRINKAGE = 5.0
+"""Entries' worth of pull of an offset towards 0: the usual damping for ratings."""
+SWEEPS = 15
+"""Passes over the data; further ones move MovieLens' offsets by less than 1e-4."""
+
+
+def fit_offsets(
+    observations: Observations,
+    kind: OffsetKind | None = "both",
+    *,
+    shrinkage: float = SHRINKAGE,
+    roles: Iterable[Role] = FITTED_ROLES,
+) -> Offsets:
+    """Fit ``mean + rows[i] + columns[j]`` to the entries of ``roles``, by alternating shrunken means.
+
+    A row's offset is the sum of its residuals over (their number + ``shrinkage``), and likewise for columns; a
+    row without entries gets 0. The rows come last, so that a new row's offset, fitted alone, is what a fit on
+    all rows would give it.
+
+    Parameters
+    ----------
+    observations : Observations
+        What was observed.
+    kind : {"both", "rows", "columns", "global"} or None, default "both"
+        Which offsets to fit; None gives zeros.
+    shrinkage : float, default 5.0
+        Entries' worth of pull towards 0.
+    roles : roles, default training and validation
+        Entries to fit on. Test entries are never among them by default.
+
+    Returns
+    -------
+    Offsets
+        float64.
+    """
+    if kind is not None and kind not in get_args(OffsetKind):
+        raise InputError(
+            f"offsets={kind!r} is not known: use one of {', '.join(get_args(OffsetKind))} or None"
+        )
+    m, n = observations.shape
+    offsets = Offsets(0.0, np.zeros(m), np.zeros(n))
+    if kind is None:
+        return offsets
+    fitted = frozenset(roles)
+    offsets = replace(offsets, mean=_mean(observations, fitted))
+    for _ in range({"both": SWEEPS, "rows": 1, "columns": 1}.get(kind, 0)):
+        if kind != "rows":
+            offsets = replace(offsets, columns=_column_means(observations, offsets, shrinkage, fitted))
+        if kind != "columns":
+            for block in observations.row_blocks(fitted):
+                offsets.rows[block.start : block.stop] = row_offsets(block, offsets, shrinkage)
+    return offsets
+
+
+def row_offsets(
+    block: RowBlock, offsets: Offsets, shrinkage: float
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Offsets of a block's rows, given the mean and the columns' offsets; float64 ndarray of shape (rows,)."""
+    counts = np.diff(block.indptr)
+    residuals = block.values - offsets.mean - offsets.columns[block.indices]
+    sums = np.bincount(block.rows - block.start, residuals, len(counts))
+    return sums / np.maximum(counts + shrinkage, 1)
+
+
+def _mean(observations: Observations, roles: frozenset[Role]) -> float:
+    total, count = 0.0, 0
+    for block in observations.row_blocks(roles):
+        total += float(np.sum(block.values, dtype=np.float64))
+        count += len(block.values)
+    return total / max(count, 1)
+
+
+def _column_means(
+    observations: Observations, offsets: Offsets, shrinkage: float, roles: frozenset[Role]
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    n = observations.shape[1]
+    sums, counts = np.zeros(n), np.zeros(n)
+    for block in observations.row_blocks(roles):
+        residuals = (
+            block.values
+            - offsets.mean
+            - np.repeat(offsets.rows[block.start : block.stop], np.diff(block.indptr))
+        )
+        sums += np.bincount(block.indices, residuals, n)
+        counts += np.bincount(block.indices, minlength=n)
+    return sums / np.maximum(counts + shrinkage, 1)

@@ -1,0 +1,70 @@
+"""What a model is fitted to and scored on: values less their offsets, in units of their root mean square."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
+from rfmdist.observations.store import Observations
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Observations as a fit sees them; read by blocks, so it may be larger than memory.
+
+    Attributes
+    ----------
+    observations : Observations
+        Where the entries come from.
+    offsets : Offsets
+        Taken from the values before they are fitted, added to predictions.
+    unit : float
+        Root mean square of what is left: the fitted values are divided by it, so that the ridge has no unit.
+    dtype : dtype
+        Of the fitted values.
+    fitted, scored : frozenset of Role
+        Roles of the entries that are fitted and of those that are only scored.
+    clip : tuple of float or None
+        Range that predictions are held to.
+    """
+
+    observations: Observations
+    offsets: Offsets
+    unit: float
+    dtype: np.dtype[Any]
+    fitted: frozenset[Role] = FITTED_ROLES
+    scored: frozenset[Role] = frozenset()
+    clip: tuple[float, float] | None = None
+
+    def read(self, start: int, stop: int) -> tuple[RowBlock, RowBlock | None]:
+        """Read rows ``start`` to ``stop``: the fitted entries, standardised, and the scored ones, as observed."""
+        block = self.observations.row_block(start, stop, self.fitted | self.scored)
+        if not self.scored:
+            return self.standardize(block), None
+        low, high = self.observations.indptr[[start, stop]]
+        roles = self.observations.roles(int(low), int(high))
+        roles = roles[np.isin(roles, list(self.fitted | self.scored))]
+        fitted = block.where(np.isin(roles, list(self.fitted)))
+        return self.standardize(fitted), block.where(np.isin(roles, list(self.scored)))
+
+    def root_mean_square(self) -> float:
+        """Root mean square of the fitted values less their offsets; 1 where nothing is left of them."""
+        total, count = 0.0, 0
+        for block in self.observations.row_blocks(self.fitted):
+            left = block.values - self.offsets.at(block.rows, block.indices)
+            total, count = total + float(left @ left), count + len(left)
+        return float(np.sqrt(total / count)) if total > 0 else 1.0
+
+    def standardize(self, block: RowBlock) -> RowBlock:
+        """Return the block's values less offsets, divided by the unit, in ``dtype``."""
+        values = (block.values - self.offsets.at(block.rows, block.indices)) / self.unit
+        return block.with_values(values.astype(self.dtype))
+
+    def predictions(self, block: RowBlock, standardized: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Turn standardised predictions of the block's entries back into the values' own units."""
+        values = self.offsets.at(block.rows, block.indices) + self.unit * standardized
+        return values if self.clip is None else np.clip(values, *self.clip)

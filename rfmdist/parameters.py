@@ -1,0 +1,53 @@
+"""Checks of the estimators' parameters: each refusal is one sentence with the way out."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from rfmdist.errors import InputError
+
+
+def check_parameters(model: Any) -> None:
+    """Refuse parameters out of range.
+
+    Raises
+    ------
+    InputError
+        Naming the parameter, its value and what is allowed.
+    """
+    if not _is_number(model.power) or model.power <= 0 or round(2 * model.power) != 2 * model.power:
+        raise InputError(f"power={model.power!r} must be a positive multiple of 1/2, such as 0.5, 1 or 1.5")
+    for name in ("ridge", "replacement"):
+        value = getattr(model, name)
+        if value != "auto" and (not _is_number(value) or value < 0):
+            raise InputError(f"{name}={value!r} must be 'auto' or a number of at least 0")
+    for name in ("floor", "tol"):
+        value = getattr(model, name)
+        if not _is_number(value) or value < 0:
+            raise InputError(f"{name}={value!r} must be a number of at least 0")
+    if not _is_number(model.validation_fraction) or not 0 <= model.validation_fraction < 1:
+        raise InputError(f"validation_fraction={model.validation_fraction!r} must be at least 0 and below 1")
+    if not isinstance(model.max_iter, int | np.integer) or model.max_iter < 1:
+        raise InputError(f"max_iter={model.max_iter!r} must be a whole number of at least 1")
+    try:
+        known = np.dtype(model.dtype) in (np.dtype(np.float32), np.dtype(np.float64))
+    except TypeError:
+        known = False
+    if not known:
+        raise InputError(f"dtype={model.dtype!r} must be 'float32' or 'float64'")
+    _check_clip(model.clip)
+
+
+def _check_clip(clip: Any) -> None:
+    if clip is None or clip == "auto":
+        return
+    ends = clip if isinstance(clip, tuple | list) and len(clip) == 2 else (None, None)
+    if not all(map(_is_number, ends)) or not ends[0] < ends[1]:
+        raise InputError(f"clip={clip!r} must be 'auto', None or (low, high) with low < high")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))
