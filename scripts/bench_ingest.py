@@ -33,13 +33,9 @@ print(json.dumps({"entries": observations.nnz, "seconds": seconds, "peak": peak}
 def main() -> None:
     """Generate the lines, ingest them in a process of its own, print what it took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--lines", type=int, default=20_000_000, help="entries generated (default 20 million)"
-    )
+    parser.add_argument("--lines", type=int, default=20_000_000, help="entries generated (default 20 million)")
     parser.add_argument("--memory", default="1GB", help="budget given to ingest (default 1GB)")
-    parser.add_argument(
-        "--folder", type=Path, help="where to put the files, on disk (default: the current one)"
-    )
+    parser.add_argument("--folder", type=Path, help="where to put the files, on disk (default: the current one)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=options.folder or Path.cwd()) as folder:
         source, store = Path(folder) / "ratings.dat", Path(folder) / "store.zarr"

@@ -61,9 +61,7 @@ def test_choices_are_independent(observations: Observations) -> None:
 
 
 @pytest.mark.parametrize("shard", [64, 1000, 1 << 22])
-def test_blocks_make_no_difference(
-    monkeypatch: pytest.MonkeyPatch, observations: Observations, shard: int
-) -> None:
+def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch, observations: Observations, shard: int) -> None:
     """The split does not depend on the pieces it is made in."""
     split(observations, test=0.2)
     wanted = roles(observations)
@@ -103,9 +101,7 @@ def test_the_entries_of_a_file(tmp_path: Path, rng: np.random.Generator, ids: st
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv", "b.parquet", "s"]
 
 
-def test_a_file_across_many_blocks(
-    monkeypatch: pytest.MonkeyPatch, observations: Observations, tmp_path: Path
-) -> None:
+def test_a_file_across_many_blocks(monkeypatch: pytest.MonkeyPatch, observations: Observations, tmp_path: Path) -> None:
     """Store and file are merged right when the blocks and batches are small and end anywhere."""
     whole = observations.to_scipy().tocoo()
     pick = np.arange(0, whole.nnz, 7)

@@ -25,9 +25,7 @@ from rfmdist.observations.store import Observations
 from rfmdist.observations.writer import StoreWriter
 
 
-def random_matrix(
-    rng: np.random.Generator, shape: tuple[int, int] = (30, 20), density: float = 0.2
-) -> sp.csr_array:
+def random_matrix(rng: np.random.Generator, shape: tuple[int, int] = (30, 20), density: float = 0.2) -> sp.csr_array:
     """Give a matrix whose stored values are never zero."""
     matrix = sp.random_array(shape, density=density, rng=rng, format="csr", data_sampler=rng.standard_normal)
     matrix.sort_indices()
@@ -85,9 +83,7 @@ def test_what_goes_in_comes_out(matrix: sp.coo_array, blocks: int) -> None:
     assert same(observations.to_scipy(), matrix)
     parts = [observations.row_block(*r) for r in observations.ranges(entries=blocks, rows=blocks)]
     assert [p.start for p in parts[1:]] == [p.stop for p in parts[:-1]]
-    assert np.array_equal(
-        np.concatenate([p.values for p in parts]), sp.csr_array(matrix).sorted_indices().data
-    )
+    assert np.array_equal(np.concatenate([p.values for p in parts]), sp.csr_array(matrix).sorted_indices().data)
 
 
 def test_many_shards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rng: np.random.Generator) -> None:

@@ -33,9 +33,7 @@ def resolve_columns(name: str, names: Sequence[str] | None, width: int, given: G
     if len(found) < len(given) or len(set(found.values())) < len(given) or max(found.values()) >= width:
         there = f"it has {', '.join(names)}" if names is not None else f"it has {width} columns and no header"
         missing = ", ".join(given)
-        raise InputError(
-            f"{name}: cannot tell which columns are {missing} ({there}); name them with {missing}"
-        )
+        raise InputError(f"{name}: cannot tell which columns are {missing} ({there}); name them with {missing}")
     return found
 
 
@@ -71,9 +69,5 @@ def _named(name: str, part: str, wanted: str, names: Sequence[str] | None, width
         return list(names).index(wanted)
     if wanted.isdecimal() and 1 <= int(wanted) <= width:
         return int(wanted) - 1
-    there = (
-        f"its columns are {', '.join(names)}"
-        if names is not None
-        else f"it has {width} columns and no header"
-    )
+    there = f"its columns are {', '.join(names)}" if names is not None else f"it has {width} columns and no header"
     raise InputError(f"{name}: no column {wanted!r} for {part}; {there}")

@@ -65,12 +65,8 @@ class TextLayout:
     def _relation_of_blanks(self) -> str:
         """Each line as one field, cut by DuckDB; a line with too few or too many fields gives NULLs."""
         cut = "string_split_regex(trim(c0), '\\s+') f"
-        fields = ", ".join(
-            f"case when len(f) = {self.width} then f[{k + 1}] end c{k}" for k in range(self.width)
-        )
-        return (
-            f"(select {fields} from (select {cut} from {self._read_csv(chr(1), '', 1)} where trim(c0) <> ''))"
-        )
+        fields = ", ".join(f"case when len(f) = {self.width} then f[{k + 1}] end c{k}" for k in range(self.width))
+        return f"(select {fields} from (select {cut} from {self._read_csv(chr(1), '', 1)} where trim(c0) <> ''))"
 
     def _read_csv(self, delimiter: str, quote: str, width: int) -> str:
         columns = ", ".join(f"'c{k}': 'VARCHAR'" for k in range(width))
@@ -128,9 +124,7 @@ def _find_delimiter(path: Path, lines: list[str], least: int) -> str:
         if len({len(split_line(line, delimiter)) for line in lines}) == 1:
             return delimiter
     if not likely:
-        raise InputError(
-            f"{path}, line 1: fewer than {least} fields, or a delimiter not known; name the delimiter"
-        )
+        raise InputError(f"{path}, line 1: fewer than {least} fields, or a delimiter not known; name the delimiter")
     return likely[0]
 
 

@@ -56,7 +56,7 @@ def ingest(
     delimiter : str, optional
         Of text files; found from the first lines when left out.
     memory : str or int, default "1GB"
-        Budget for the process, in bytes or such as "800MB"; at least 600MB, enough for 20 million entries.
+        Budget for the process, in bytes or such as "800MB"; at least 700MB, enough for 20 million entries.
     duplicates : {"error", "last", "mean", "sum"}, default "error"
         What becomes of an entry given twice: the last in input order, their mean, their sum. An error by
         default, because a repeated entry is more often a mistake than a wish.
@@ -142,8 +142,7 @@ def _write(
 def _duplicate(stage: Stage, row: Any, column: Any) -> InputError:
     places = " and ".join(stage.places(row, column))
     return InputError(
-        f"row {row}, column {column} is given twice ({places});"
-        " remove one, or choose duplicates last, mean or sum"
+        f"row {row}, column {column} is given twice ({places}); remove one, or choose duplicates last, mean or sum"
     )
 
 

@@ -83,9 +83,7 @@ def _header(path: Path) -> tuple[str, str, Extent, int]:
         layout, kind, symmetry = words[2:]
         known = ("general", "symmetric", "skew-symmetric")
         if layout != "coordinate" or kind not in ("real", "integer", "pattern") or symmetry not in known:
-            raise InputError(
-                f"{path}, line 1: cannot read a {layout} {kind} {symmetry} matrix; write coordinate real"
-            )
+            raise InputError(f"{path}, line 1: cannot read a {layout} {kind} {symmetry} matrix; write coordinate real")
         for number, line in enumerate(file, 2):
             if line.strip() and not line.startswith("%"):
                 sizes = line.split()
@@ -120,6 +118,5 @@ def _npz(path: Path, memory: int) -> Table:
 def _check_size(path: Path, needed: int, memory: int) -> None:
     if needed > memory:
         raise InputError(
-            f"{path}: needs about {format_bytes(needed)}, the memory budget is {format_bytes(memory)};"
-            " allow more"
+            f"{path}: needs about {format_bytes(needed)}, the memory budget is {format_bytes(memory)}; allow more"
         )

@@ -79,9 +79,7 @@ def split(
                 raise InputError(f"{', '.join(map(str, files))}: no entries, nothing to test on")
             return _store(observations, _in_file(observations, stage), validation, seed)
     chosen = (
-        _fraction(observations, test or 0.0, seed)
-        if leave_out is None
-        else _of_rows(observations, leave_out, seed)
+        _fraction(observations, test or 0.0, seed) if leave_out is None else _of_rows(observations, leave_out, seed)
     )
     return _store(observations, chosen, validation, seed)
 
@@ -97,9 +95,7 @@ def _store(
         for chosen in test:
             # Another stream than that of the test entries: their draws say nothing about each other.
             held_out = uniforms(_stream(seed, 1), low, low + len(chosen)) < validation
-            roles = np.where(chosen, Role.TEST, np.where(held_out, Role.VALIDATION, Role.TRAIN)).astype(
-                np.uint8
-            )
+            roles = np.where(chosen, Role.TEST, np.where(held_out, Role.VALIDATION, Role.TRAIN)).astype(np.uint8)
             counts[:] += np.bincount(roles, minlength=len(Role))
             low += len(chosen)
             yield roles
@@ -143,8 +139,7 @@ def _in_file(observations: Observations, stage: Stage) -> Iterator[NDArray[np.bo
         if unknown.any():
             place = stage.place(int(wanted.order[np.argmax(unknown)]))
             raise InputError(
-                f"{place}: this entry is not in {observations.name};"
-                " ingest the test file together with the others"
+                f"{place}: this entry is not in {observations.name}; ingest the test file together with the others"
             )
         yield np.isin(there, asked)
 
@@ -184,17 +179,11 @@ def _stream(seed: int, which: int) -> int:
     return ((which + 1) << 32) + seed
 
 
-def _check(
-    validation: float, test: float | None, test_file: object, leave_out: int | None, seed: int
-) -> None:
+def _check(validation: float, test: float | None, test_file: object, leave_out: int | None, seed: int) -> None:
     for name, fraction in (("validation", validation), ("test", test or 0.0)):
         if not 0 <= fraction < 1:
             raise InputError(f"{name} {fraction} is not a fraction: give a number from 0 to less than 1")
-    given = [
-        name
-        for name, x in (("test", test), ("test_file", test_file), ("leave_out", leave_out))
-        if x is not None
-    ]
+    given = [name for name, x in (("test", test), ("test_file", test_file), ("leave_out", leave_out)) if x is not None]
     if len(given) > 1:
         raise InputError(f"test entries are chosen in one way: give {given[0]} or {given[1]}, not both")
     if leave_out is not None and leave_out < 1:

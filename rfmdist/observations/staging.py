@@ -29,9 +29,10 @@ from rfmdist.observations.columns import PARTS
 from rfmdist.observations.sources import Table
 from rfmdist.observations.sql import TEXT_ID, WRONG, find_wrong, take_id, take_value
 
-OUTSIDE = 400_000_000
-"""Bytes of the budget that DuckDB does not count: Python, its libraries, the writer's shards (measured)."""
-LEAST = 200_000_000
+OUTSIDE = 550_000_000
+"""Bytes of the budget that DuckDB does not count: Python, its libraries, the writer's shards. Measured with 20 million
+lines: peaks of 0.98 GB for a budget of 1 GB and 0.68 GB for 700 MB; with 400 MB here both were 0.13 GB over."""
+LEAST = 150_000_000
 """Bytes DuckDB needs to sort anything."""
 BATCH = 1 << 18
 """Entries a batch of the sorted stream."""
@@ -121,9 +122,7 @@ class Stage:
             )
             # Where Python is interactive DuckDB draws a bar, on standard output, among a command's results.
             self._connection.execute("set enable_progress_bar = false")
-            self._connection.execute(
-                f'create table stage ("row" BIGINT, "column" BIGINT, "value" {self._float})'
-            )
+            self._connection.execute(f'create table stage ("row" BIGINT, "column" BIGINT, "value" {self._float})')
         return self
 
     def __exit__(
@@ -150,8 +149,7 @@ class Stage:
             count = self._insert(table)
         if table.extent is not None and count != table.extent.entries:
             raise InputError(
-                f"{table.name}: holds {count} entries where {table.extent.entries} are announced;"
-                " the file is not whole"
+                f"{table.name}: holds {count} entries where {table.extent.entries} are announced; the file is not whole"
             )
         self.entries += count
 
@@ -227,13 +225,9 @@ class Stage:
     def _insert(self, table: Table) -> int:
         value = "NULL" if self._pairs else take_value(table, self._float)
         while True:
-            ids = ", ".join(
-                take_id(part, table, as_text=kind == "VARCHAR") for part, kind in self._types.items()
-            )
+            ids = ", ".join(take_id(part, table, as_text=kind == "VARCHAR") for part, kind in self._types.items())
             try:
-                done = self._connection.execute(
-                    f"insert into stage select {ids}, {value} from {table.relation}"
-                )
+                done = self._connection.execute(f"insert into stage select {ids}, {value} from {table.relation}")
                 return int(done.fetchone()[0])
             except duckdb.Error as error:
                 part = str(error).partition(TEXT_ID)[2].split("'")[0].split()
@@ -264,8 +258,7 @@ class Stage:
         if out_of_memory:
             budget = self._limit + OUTSIDE
             return InputError(
-                f"memory {format_bytes(budget)}: too small a budget for these entries,"
-                f" try {format_bytes(2 * budget)}"
+                f"memory {format_bytes(budget)}: too small a budget for these entries, try {format_bytes(2 * budget)}"
             )
         if table is None:
             return InputError(f"DuckDB cannot sort the entries ({text.splitlines()[0]})")

@@ -48,7 +48,5 @@ def read_table(
         for table in read_sources(source, row, column, value, delimiter, pairs=pairs):
             stage.add(table)
         if stage.entries == 0:
-            raise InputError(
-                f"{source if not isinstance(source, pd.DataFrame) else 'data frame'}: no entries"
-            )
+            raise InputError(f"{source if not isinstance(source, pd.DataFrame) else 'data frame'}: no entries")
         return stage.frame()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import uuid
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import zarr
 from numpy.typing import NDArray
+from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
 from rfmdist.errors import InputError, StoreError, disk_error
@@ -50,9 +52,7 @@ class StoreWriter:
         If ``path`` exists and may not be replaced.
     """
 
-    def __init__(
-        self, path: str | Path | None, shape: tuple[int, int], dtype: Any, *, overwrite: bool = False
-    ) -> None:
+    def __init__(self, path: str | Path | None, shape: tuple[int, int], dtype: Any, *, overwrite: bool = False) -> None:
         self.path = None if path is None else Path(path).absolute()
         if self.path is not None and self.path.exists() and not overwrite:
             raise InputError(f"{path}: exists already; name another store or allow it to be overwritten")
@@ -92,9 +92,7 @@ class StoreWriter:
         if isinstance(error, OSError):
             raise disk_error(error, str(self.path)) from None
 
-    def append(
-        self, rows: NDArray[np.integer], columns: NDArray[np.integer], values: NDArray[np.floating]
-    ) -> None:
+    def append(self, rows: NDArray[np.integer], columns: NDArray[np.integer], values: NDArray[np.floating]) -> None:
         """Add entries that follow all earlier ones in the order of (row, column).
 
         Parameters
@@ -145,9 +143,7 @@ class StoreWriter:
         replace_folder(self.temporary, self.path)
         return zarr.open_group(self.path, mode="r+")
 
-    def _check(
-        self, rows: NDArray[np.integer], columns: NDArray[np.integer], values: NDArray[np.floating]
-    ) -> None:
+    def _check(self, rows: NDArray[np.integer], columns: NDArray[np.integer], values: NDArray[np.floating]) -> None:
         for what, codes, size in (("row", rows, self._shape[0]), ("column", columns, self._shape[1])):
             low, high = int(codes.min()), int(codes.max())
             if low < 0 or high >= size:
@@ -199,8 +195,23 @@ class StoreWriter:
             self._arrays[name] = create_array(matrix, name, size, old.dtype, FILL[name])
 
     def _remove(self) -> None:
-        if self.temporary is not None:
+        if self.temporary is not None and self.temporary.exists():
+            settle_writes()
             shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+def settle_writes() -> None:
+    """Wait for writes that still go on after one has failed.
+
+    Zarr starts several at once and gives up on the first error; a late one would make a removed folder again.
+    """
+
+    async def others() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=10)
+
+    sync(others())
 
 
 def replace_folder(new: Path, path: Path) -> None:
