@@ -150,7 +150,7 @@ class Completion:
         scores = self.score_role(Role.TEST, client=client)
         if not scores.count:
             raise InputError(
-                f"{self.observations.name}: no test entries are stored; run 'rfmdist split' before fitting, or give a file"
+                f"{self.observations.name}: no test entries are stored; split before fitting, or give entries to score"
             )
         return scores
 

@@ -18,7 +18,7 @@ from rfmdist.engine.run import Executor, executor
 from rfmdist.errors import InputError, SingularRowError
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.protocol import Partial, Step
-from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role
+from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.offsets import SHRINKAGE, OffsetKind, fit_offsets
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import summarize
@@ -221,8 +221,8 @@ class LinRFM(BaseEstimator):
             raise InputError(f"{observations.name}: there are no training entries to fit; split it otherwise")
         if not counts["validation"] and "auto" in (self.ridge, self.replacement):
             raise InputError(
-                f"{observations.name}: there are no validation entries to choose settings by; split it with some, or give"
-                " ridge and replacement as numbers"
+                f"{observations.name}: there are no validation entries to choose settings by; split it with some,"
+                " or give ridge and replacement as numbers"
             )
         return observations
 
@@ -311,4 +311,5 @@ class _Fit:
     def _told_to_stop(self, record: Iteration) -> bool:
         """Keep the record and tell the callbacks."""
         self.model.history_.append(replace(record, completion=None))
-        return any([callback(record) for callback in self.callbacks])
+        answers = [callback(record) for callback in self.callbacks]
+        return any(answers)

@@ -44,8 +44,8 @@ def check_parameters(model: Any) -> None:
 def _check_clip(clip: Any) -> None:
     if clip is None or clip == "auto":
         return
-    ends = clip if isinstance(clip, tuple | list) and len(clip) == 2 else (None, None)
-    if not all(map(_is_number, ends)) or not ends[0] < ends[1]:
+    pair = isinstance(clip, tuple | list) and len(clip) == 2 and all(map(_is_number, clip))
+    if not pair or not clip[0] < clip[1]:
         raise InputError(f"clip={clip!r} must be 'auto', None or (low, high) with low < high")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,4 +85,4 @@ def _cut(cost: np.ndarray[tuple[int], np.dtype[np.float64]], number: int) -> tup
     sums = np.cumsum(cost)
     inner = np.searchsorted(sums, np.arange(1, number) * (sums[-1] / number)) + 1 if len(cost) else []
     cuts = np.unique(np.concatenate([[0], np.minimum(inner, len(cost)), [len(cost)]])).astype(int).tolist()
-    return tuple(zip(cuts[:-1], cuts[1:], strict=True))
+    return tuple(pairwise(cuts))

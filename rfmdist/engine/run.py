@@ -8,6 +8,7 @@ bits in process and on any number of workers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from operator import add
 from typing import Any, Protocol
@@ -116,26 +117,20 @@ class OnClient:
         Dask runs a lost task again, but what a client scattered cannot be made again by the cluster: when a
         lost worker held the last copy of it, the step is sent anew.
         """
-        from concurrent.futures import CancelledError
-
         from distributed import KilledWorker
 
-        for attempt in range(ATTEMPTS):
+        for _ in range(ATTEMPTS):
             try:
                 return list(self._client.gather(submit([self._handle(value) for value in shared])))
-            except KilledWorker as error:
+            except KilledWorker:
                 raise RfmdistError(
-                    f"the cluster lost {len(error.allowed_failures * 'x') + 1} workers at the same task; give each worker more memory"
+                    "the cluster gave up a task after it had ended several workers; give each worker more memory"
                 ) from None
             except CancelledError:
-                if attempt == ATTEMPTS - 1:
-                    raise RfmdistError(
-                        f"the cluster lost its workers {ATTEMPTS} times in one step; check that they stay up, then fit again"
-                    ) from None
                 for value in shared:
                     if isinstance(value, Published):
                         value.future = None
-        raise AssertionError("unreachable")
+        raise RfmdistError(f"the cluster lost its workers {ATTEMPTS} times in one step; see that they stay up and fit again")
 
     def _handle(self, value: Any) -> Any:
         """Return what stands for ``value`` in a task; large values are sent once, workers pass them on."""

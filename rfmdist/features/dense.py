@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.errors import SingularRowError
-from rfmdist.features.power import PanelMap, matrix_power, mirrored, power_of_two, sandwich, spans
+from rfmdist.features.power import PANEL, PanelMap, matrix_power, mirrored, power_of_two, sandwich, spans
 from rfmdist.features.protocol import Partial, Step
 from rfmdist.kernels import cpu
 from rfmdist.kernels.threads import Threads
@@ -119,23 +119,29 @@ class DenseFeatures:
 
         Products alone, no decomposition; panel by panel through ``run``.
         """
-        agop = mirrored(total.agop)
+        dtype, lower = self.matrix.dtype, total.agop
         if self.form == "gram":
             shifted = self.matrix.astype(np.float64)
             shifted.flat[:: self.size + 1] += step.replacement * step.ridge / self.unit
-            agop = sandwich(shifted, agop, self.matrix.dtype, run)
-        agop /= rows
-        agop.flat[:: self.size + 1] += floor
-        unit = power_of_two(np.trace(agop) / self.size)
-        raised = matrix_power((agop / unit).astype(self.matrix.dtype), power, run)
+            lower = sandwich(shifted, mirrored(lower, 1.0, np.dtype(np.float64)), dtype, run)
+        unit = power_of_two(float(np.trace(lower)) / rows / self.size + floor)
+        agop = mirrored(lower, 1 / (rows * unit), dtype)
+        agop.flat[:: self.size + 1] += dtype.type(floor / unit)
+        raised = matrix_power(agop, power, run)
         again = power_of_two(float(np.trace(raised)) / self.size)
-        raised /= raised.dtype.type(again)
+        if again != 1:
+            raised /= dtype.type(again)
         return DenseFeatures(raised, unit**power * again, self.form)
 
     def distance(self, other: DenseFeatures) -> float:
-        """Relative change ‖P − other‖ / ‖P‖ in the Frobenius norm."""
-        ratio = other.unit / self.unit
-        return float(np.linalg.norm(self.matrix - ratio * other.matrix) / np.linalg.norm(self.matrix))
+        """Relative change ‖P − other‖ / ‖P‖ in the Frobenius norm, summed in float64."""
+        ratio, change, size = other.unit / self.unit, 0.0, 0.0
+        for top, bottom in spans(self.size, PANEL):
+            ours = self.matrix[top:bottom].astype(np.float64)
+            size += float(np.vdot(ours, ours))
+            ours -= ratio * other.matrix[top:bottom]
+            change += float(np.vdot(ours, ours))
+        return float(np.sqrt(change / size)) if size else float("nan")
 
     def _multiply(
         self, block: RowBlock, solution: NDArray[Any], extra: float, threads: Threads

@@ -41,13 +41,14 @@ def sandwich(outer: NDArray[Any], inner: NDArray[Any], dtype: Any, run: PanelMap
     return _symmetric(_sandwich_panel, run, outer.astype(dtype), inner.astype(dtype)).astype(np.float64)
 
 
-def mirrored(lower: NDArray[Any]) -> NDArray[Any]:
-    """Full symmetric matrix of which ``lower`` holds the lower triangle."""
-    full = np.empty_like(lower)
+def mirrored(lower: NDArray[Any], factor: float, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """``factor`` times the symmetric matrix of which ``lower`` holds the lower triangle, rounded to ``dtype``."""
+    full = np.empty(lower.shape, dtype)
     for top, bottom in spans(len(lower), PANEL):
-        full[top:bottom, :top] = lower[top:bottom, :top]
-        full[:top, top:bottom] = lower[top:bottom, :top].T
-        corner = np.tril(lower[top:bottom, top:bottom])
+        panel = (factor * lower[top:bottom, :bottom]).astype(dtype, copy=False)
+        corner = np.tril(panel[:, top:])
+        full[top:bottom, :top] = panel[:, :top]
+        full[:top, top:bottom] = panel[:, :top].T
         full[top:bottom, top:bottom] = corner + np.tril(corner, -1).T
     return full
 

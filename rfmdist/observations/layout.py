@@ -24,8 +24,8 @@ SHARD = 1 << 22
 
 # A fill value that cannot occur makes Zarr write every chunk, and makes a lost one visible: a missing chunk
 # reads as its fill value without a word.
-FILL = {"data": np.nan, "indices": -1, "indptr": -1, "split": 255}
-LOST_ID = {"i": np.iinfo(np.int64).min, "T": "\0lost", "O": "\0lost"}
+FILL: dict[str, float] = {"data": np.nan, "indices": -1, "indptr": -1, "split": 255}
+LOST_ID: dict[str, Any] = {"i": np.iinfo(np.int64).min, "T": "\0lost", "O": "\0lost"}
 """Fill values of ids, by the kind of their dtype."""
 
 
@@ -99,7 +99,7 @@ def write_ids(root: zarr.Group, name: str, ids: NDArray[Any] | pd.Index[Any]) ->
     text = group.create_array(
         "_index",
         shape=(len(values),),
-        dtype=VariableLengthUTF8(),
+        dtype=VariableLengthUTF8(),  # type: ignore[arg-type]
         fill_value=LOST_ID["T"],
         chunks=(chunk,),
         serializer=VLenUTF8Codec(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
 from rfmdist.observations.draws import HoldOut
 from rfmdist.observations.layout import FILL, FORMAT, LOST_ID, SHARD, create_array
-from rfmdist.observations.writer import DuplicateEntryError, StoreWriter
+from rfmdist.observations.writer import DuplicateEntryError, StoreWriter, settle_writes
 
 BLOCK_ENTRIES = 1 << 20
 """Entries a row block holds at most, unless one row holds more: 8-16 MB."""
@@ -163,8 +164,8 @@ class Observations:
 
     @cached_property
     def shape(self) -> tuple[int, int]:
-        m, n = self._matrix.attrs["shape"]  # type: ignore[misc]
-        return int(m), int(n)  # type: ignore[arg-type]
+        shape: Any = self._matrix.attrs["shape"]
+        return int(shape[0]), int(shape[1])
 
     @property
     def nnz(self) -> int:
@@ -231,7 +232,7 @@ class Observations:
             start = cuts[-1]
             fit = int(np.searchsorted(indptr, indptr[start] + entries, side="right")) - 1
             cuts.append(min(max(fit, start + 1), start + rows, last))
-        return list(zip(cuts[:-1], cuts[1:], strict=True))
+        return list(pairwise(cuts))
 
     def row_block(
         self, start: int, stop: int, roles: str | Role | Iterable[str | Role] = ALL_ROLES
@@ -439,6 +440,7 @@ class Observations:
                 )
             rename_array(self._matrix, name, "split")
         except BaseException as error:
+            settle_writes()
             if name in self._matrix:
                 del self._matrix[name]
             if isinstance(error, OSError):
