@@ -1,0 +1,89 @@
+"""Facts that the command line tells about stores and fits, as plain dictionaries. Shows nothing itself."""
+
+from __future__ import annotations
+
+import inspect
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rfmdist.engine.plan import plan_dense
+from rfmdist.lin_rfm import LinRFM
+from rfmdist.observations.delimited import open_text, split_line
+from rfmdist.observations.sources import read_sources
+from rfmdist.observations.store import Observations
+from rfmdist.observations.summary import summarize
+
+
+def store_facts(path: Path) -> dict[str, Any]:
+    """Return what a store or a completion holds; every entry is read once."""
+    observations = Observations.open(path)
+    summary = summarize(observations)
+    plan = plan_dense(observations, inspect.signature(LinRFM).parameters["dtype"].default)
+    rows, columns = observations.shape
+    return {
+        "store": str(path),
+        "rows": rows,
+        "columns": columns,
+        "entries": observations.nnz,
+        "density": observations.density,
+        "dtype": str(observations.dtype),
+        "row_ids": _kind(observations.row_ids),
+        "column_ids": _kind(observations.column_ids),
+        "range": [summary.least, summary.greatest],
+        "mean": summary.mean,
+        "deviation": summary.deviation,
+        "split": observations.role_counts() if observations.has_split else None,
+        "offsets_stored": observations.offsets is not None,
+        "completion": observations.attributes("completion"),
+        "disk_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "dense_fit": {
+            "form": plan.form,
+            "groups": len(plan.groups),
+            "flops_per_iteration": plan.flops,
+            "feature_bytes": plan.feature_bytes,
+            "peak_bytes": plan.peak_bytes,
+        },
+    }
+
+
+def fit_facts(model: LinRFM, output: Path) -> dict[str, Any]:
+    """Return the settings a fit chose and how it went; test entries were not looked at."""
+    kept = [i.validation_rmse for i in model.history_ if i.stage == "fit" and i.iteration == model.n_iter_]
+    rows, columns = model.completion_.shape
+    return {
+        "completion": str(output),
+        "rows": rows,
+        "columns": columns,
+        "power": float(model.power),
+        "ridge": float(model.ridge_),
+        "floor": float(model.floor),
+        "replacement": float(model.replacement_),
+        "offsets": model.offsets,
+        "clip": model.completion_.targets.clip,
+        "dtype": str(model.dtype),
+        "iterations": model.n_iter_,
+        "validation_rmse": kept[0] if kept else float("nan"),
+        "refitted": any(i.stage == "refit" for i in model.history_),
+        "seconds": sum(i.seconds for i in model.history_),
+    }
+
+
+def id_names(path: Path, row: str | None, column: str | None, delimiter: str | None) -> list[str]:
+    """Return the names of a table's row and column ids: its own where it has a header, else row and column."""
+    table = next(iter(read_sources(path, row, column, delimiter=delimiter, pairs=True)))
+    if table.text is None:
+        return [table.fields[part].sql[1:-1].replace('""', '"') for part in ("row", "column")]
+    layout = table.text
+    with open_text(path) as file:
+        header = next(islice(file, max(layout.skip - 1, 0), None), "") if layout.skip else ""
+    if not header.strip():  # what is skipped are blank lines
+        return ["row", "column"]
+    fields = split_line(header, layout.delimiter)
+    return [fields[layout.positions[part]].strip() for part in ("row", "column")]
+
+
+def _kind(ids: pd.Index[Any]) -> str:
+    return "integers" if pd.api.types.is_integer_dtype(ids.dtype) else "text"

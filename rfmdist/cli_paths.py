@@ -1,0 +1,120 @@
+"""Where the command line's results go and where its work runs: outputs, clusters. Knows no verb.
+
+Outputs are checked before any work, so that a long fit never ends at a path that cannot be written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rfmdist.errors import InputError, RfmdistError, disk_error
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONNECT_SECONDS = 10
+"""A scheduler that is there answers within milliseconds; a busy one within seconds."""
+WORKER_SECONDS = 600
+"""A batch system may take minutes to start the first worker."""
+
+
+def check_output(path: Path, overwrite: bool, store: Path | None = None) -> None:
+    """Refuse an output that could not be written in the end; ``store`` is the input when both are stores.
+
+    Raises
+    ------
+    InputError
+        If something is there and may not be replaced, or the folder cannot be written to.
+    """
+    if store is not None and path.absolute() == store.absolute():
+        raise InputError(f"{path}: is the store of observations itself; name another output")
+    if path.exists():
+        if not overwrite:
+            raise InputError(f"{path}: exists already; name another output or add --overwrite")
+        if store is not None and not (path / "zarr.json").exists():
+            raise InputError(f"{path}: is not a store, so it will not be overwritten; name another output")
+        if store is None and path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"{path}: {above} is not a folder that can be written to; name another output")
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet by suffix, else as CSV; it appears when it is whole."""
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".parquet", ".pq"):
+            frame.to_parquet(temporary, index=False)
+        else:
+            frame.to_csv(temporary, index=False)
+        temporary.replace(path)
+    except OSError as error:
+        raise disk_error(error, str(path)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def cluster(address: str | None, file: Path | None) -> Iterator[Any]:
+    """Yield a client of the scheduler that is named by address or file; None where none is named.
+
+    Raises
+    ------
+    RfmdistError
+        If the scheduler cannot be reached or has no worker.
+    """
+    if address is not None and file is not None:
+        raise InputError("a scheduler is named in one way: give --scheduler or --scheduler-file, not both")
+    if file is not None:
+        address = _address_in(file)
+    if address is None:
+        yield None
+        return
+    from distributed import Client
+
+    _reach(address)
+    with Client(address, timeout=CONNECT_SECONDS) as client:
+        try:
+            client.wait_for_workers(1, timeout=WORKER_SECONDS)
+        except TimeoutError:
+            raise RfmdistError(
+                f"the scheduler at {address} has had no worker for {WORKER_SECONDS} s; start some"
+            ) from None
+        yield client
+
+
+def _reach(address: str) -> None:
+    """Refuse a scheduler that does not answer: a client that fails to connect ends in a traceback at exit."""
+    from distributed import Security
+    from distributed.comm import connect
+
+    async def knock() -> None:
+        arguments = Security().get_connection_args("client")
+        comm = await connect(address, timeout=CONNECT_SECONDS, **arguments)
+        await comm.close()
+
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    try:
+        asyncio.run(knock())
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise RfmdistError(f"no scheduler answers at {address} ({reason}); check that it runs") from None
+
+
+def _address_in(file: Path) -> str:
+    try:
+        return str(json.loads(file.read_text())["address"])
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: is not a scheduler file; 'dask scheduler --scheduler-file' makes one") from None

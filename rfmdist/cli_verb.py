@@ -1,0 +1,58 @@
+"""What all verbs of the command line share: Python's defaults in the help, errors of one sentence, exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+PYTHON = {
+    "ingest": "rfmdist.observations.ingest:ingest",
+    "split": "rfmdist.observations.split:split",
+    "fit": "rfmdist.lin_rfm:LinRFM",
+}
+"""Where the defaults of a verb's options are."""
+RENAMED = {("fit", "seed"): "random_state"}
+FAILED, INTERRUPTED = 2, 130
+
+
+class Verb(TyperCommand):
+    """A verb whose help shows Python's defaults and whose errors are one sentence each."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        defaults = _python_defaults(str(self.name))
+        for option in self.params:
+            name = RENAMED.get((str(self.name), str(option.name)), option.name)
+            if option.default is None and defaults.get(str(name)) is not None:
+                option.default = defaults[str(name)]
+        super().format_help(ctx, formatter)
+
+    def invoke(self, ctx: Any) -> Any:
+        from rfmdist.errors import RfmdistError
+
+        try:
+            return super().invoke(ctx)
+        except RfmdistError as error:
+            _end(str(error), FAILED)
+        except MemoryError as error:
+            _end(f"the memory is not enough ({error}); free some or use a larger machine", FAILED)
+        except KeyboardInterrupt:
+            _end("interrupted; nothing was written", INTERRUPTED)
+
+
+def _python_defaults(verb: str) -> dict[str, Any]:
+    """Defaults of the Python function behind a verb."""
+    if verb not in PYTHON:
+        return {}
+    module, _, name = PYTHON[verb].partition(":")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    return {k: p.default for k, p in parameters.items() if p.default is not p.empty}
+
+
+def _end(sentence: str, code: int) -> None:
+    print(f"rfmdist: {sentence}", file=sys.stderr)
+    raise typer.Exit(code)
