@@ -28,9 +28,7 @@ class Executor(Protocol):
         """Make ``value`` known where work runs; what is returned may be passed as a shared argument."""
         ...
 
-    def map_groups(
-        self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any
-    ) -> Iterator[Any]:
+    def map_groups(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Iterator[Any]:
         """Yield ``function(group, *shared, threads)`` in the order of the groups."""
         ...
 
@@ -52,9 +50,7 @@ class InProcess:
     def publish(self, value: Any) -> Any:
         return value
 
-    def map_groups(
-        self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any
-    ) -> Iterator[Any]:
+    def map_groups(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Iterator[Any]:
         for group in groups:
             yield function(group, *shared, self._threads)
 
@@ -87,9 +83,7 @@ class OnClient:
     def publish(self, value: Any) -> Published:
         return Published(value)
 
-    def map_groups(
-        self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any
-    ) -> Iterator[Any]:
+    def map_groups(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Iterator[Any]:
         yield from self._computed(lambda handles: [self._group(function, g, handles) for g in groups], shared)
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
@@ -130,7 +124,7 @@ class OnClient:
                 for value in shared:
                     if isinstance(value, Published):
                         value.future = None
-        raise RfmdistError(f"the cluster lost its workers {ATTEMPTS} times in one step; see that they stay up and fit again")
+        raise RfmdistError(f"the cluster lost its workers {ATTEMPTS} times in one step; see that they stay up")
 
     def _handle(self, value: Any) -> Any:
         """Return what stands for ``value`` in a task; large values are sent once, workers pass them on."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
+from rfmdist.observations.files import check_destination
 from rfmdist.observations.matrices import is_matrix, matrix_tables
 from rfmdist.observations.sources import Table, read_sources
 from rfmdist.observations.staging import Batch, Stage, parse_memory
@@ -86,7 +87,7 @@ def ingest(
     if kind not in (np.float32, np.float64):
         raise InputError(f"dtype {dtype} cannot be stored: use float32 or float64")
     destination = None if path is None else Path(path)
-    _check_destination(destination, overwrite)
+    check_destination(destination, overwrite=overwrite)
     tell = progress or (lambda stage, done, total: None)
     sources = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
     if not sources:
@@ -157,16 +158,6 @@ def _tables(
     else:
         frames = [source]
     return chain.from_iterable(read_sources(frame, row, column, value, delimiter) for frame in frames)
-
-
-def _check_destination(path: Path | None, overwrite: bool) -> None:
-    """Refuse before the work what the writer would refuse after it, and never replace what is not a store."""
-    if path is None or not path.exists():
-        return
-    if not overwrite:
-        raise InputError(f"{path}: exists already; name another store or allow it to be overwritten")
-    if not (path / "zarr.json").exists():
-        raise InputError(f"{path}: is not a store, so it will not be overwritten; name another store")
 
 
 def _combine(batch: Batch, starts: NDArray[np.int64], how: Duplicates) -> Batch:

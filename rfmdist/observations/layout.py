@@ -29,6 +29,9 @@ LOST_ID: dict[str, Any] = {"i": np.iinfo(np.int64).min, "T": "\0lost", "O": "\0l
 """Fill values of ids, by the kind of their dtype."""
 
 
+DICTIONARY = {"encoding-type": "dict", "encoding-version": "0.1.0"}
+
+
 def create_root(store: Any, shape: tuple[int, int]) -> zarr.Group:
     """Create the empty tree of an AnnData store for observations of ``shape``."""
     attributes = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
@@ -36,13 +39,11 @@ def create_root(store: Any, shape: tuple[int, int]) -> zarr.Group:
     matrix = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [int(s) for s in shape]}
     root.create_group("X", attributes=matrix)
     for name in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
-        root.create_group(name, attributes={"encoding-type": "dict", "encoding-version": "0.1.0"})
+        root.create_group(name, attributes=DICTIONARY)
     return root
 
 
-def create_array(
-    group: zarr.Group, name: str, size: int, dtype: np.dtype[Any], fill: float
-) -> zarr.Array[Any]:
+def create_array(group: zarr.Group, name: str, size: int, dtype: np.dtype[Any], fill: float) -> zarr.Array[Any]:
     """Create a sharded, compressed, checksummed array of ``size`` entries.
 
     lz4 with byte shuffle read fastest of the codecs tried; crc32c comes last so that it guards what is on disk.

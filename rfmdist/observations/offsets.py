@@ -49,9 +49,7 @@ def fit_offsets(
         float64.
     """
     if kind is not None and kind not in get_args(OffsetKind):
-        raise InputError(
-            f"offsets={kind!r} is not known: use one of {', '.join(get_args(OffsetKind))} or None"
-        )
+        raise InputError(f"offsets={kind!r} is not known: use one of {', '.join(get_args(OffsetKind))} or None")
     m, n = observations.shape
     offsets = Offsets(0.0, np.zeros(m), np.zeros(n))
     if kind is None:
@@ -67,9 +65,7 @@ def fit_offsets(
     return offsets
 
 
-def row_offsets(
-    block: RowBlock, offsets: Offsets, shrinkage: float
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def row_offsets(block: RowBlock, offsets: Offsets, shrinkage: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Offsets of a block's rows, given the mean and the columns' offsets; float64 ndarray of shape (rows,)."""
     counts = np.diff(block.indptr)
     residuals = block.values - offsets.mean - offsets.columns[block.indices]
@@ -92,9 +88,7 @@ def _column_means(
     sums, counts = np.zeros(n), np.zeros(n)
     for block in observations.row_blocks(roles):
         residuals = (
-            block.values
-            - offsets.mean
-            - np.repeat(offsets.rows[block.start : block.stop], np.diff(block.indptr))
+            block.values - offsets.mean - np.repeat(offsets.rows[block.start : block.stop], np.diff(block.indptr))
         )
         sums += np.bincount(block.indices, residuals, n)
         counts += np.bincount(block.indices, minlength=n)

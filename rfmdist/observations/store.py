@@ -20,9 +20,13 @@ from zarr.storage import LocalStore
 
 from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
+from rfmdist.observations.convert import append_entries, as_coo, as_csr, as_sparse, joined, value_dtype
 from rfmdist.observations.draws import HoldOut
-from rfmdist.observations.layout import FILL, FORMAT, LOST_ID, SHARD, create_array
-from rfmdist.observations.writer import DuplicateEntryError, StoreWriter, settle_writes
+from rfmdist.observations.files import rename_array, settle_writes
+from rfmdist.observations.ids import check_ids, codes_of
+from rfmdist.observations.layout import DICTIONARY, FILL, SHARD, create_array
+from rfmdist.observations.reading import AGAIN, check_format, first_line, read_entries, read_floats, read_ids
+from rfmdist.observations.writer import StoreWriter
 
 BLOCK_ENTRIES = 1 << 20
 """Entries a row block holds at most, unless one row holds more: 8-16 MB."""
@@ -72,7 +76,7 @@ class Observations:
         try:
             root = zarr.open_group(path.absolute(), mode="r+")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path}: not a Zarr store of observations ({_first_line(error)})") from None
+            raise StoreError(f"{path}: not a Zarr store of observations ({first_line(error)})") from None
         found = cls(root)
         found._check()
         return found
@@ -109,10 +113,10 @@ class Observations:
         order = np.lexsort((coo.col, coo.row))
         rows, columns, values = coo.row[order], coo.col[order], coo.data[order]
         ids = check_ids(row_ids, coo.shape[0], "row_ids"), check_ids(column_ids, coo.shape[1], "column_ids")
-        with StoreWriter(path, coo.shape, _value_dtype(values.dtype), overwrite=overwrite) as writer:
+        with StoreWriter(path, coo.shape, value_dtype(values.dtype), overwrite=overwrite) as writer:
             for start in range(0, max(len(rows), 1), SHARD):
                 part = slice(start, start + SHARD)
-                _append(writer, ids, rows[part], columns[part], values[part])
+                append_entries(writer, ids, rows[part], columns[part], values[part])
             return cls(writer.finish(*ids))
 
     @classmethod
@@ -140,17 +144,15 @@ class Observations:
             As in `from_scipy`; also if the array is not two-dimensional or its shape is unknown.
         """
         if array.ndim != 2 or any(np.isnan(s) for s in array.shape):
-            raise InputError(
-                "from_dask needs a two-dimensional array of known shape; compute its chunk sizes first"
-            )
+            raise InputError("from_dask needs a two-dimensional array of known shape; compute its chunk sizes first")
         shape = (int(array.shape[0]), int(array.shape[1]))
         ids = check_ids(row_ids, shape[0], "row_ids"), check_ids(column_ids, shape[1], "column_ids")
         starts = np.concatenate([[0], np.cumsum(array.chunks[0])])
-        with StoreWriter(path, shape, _value_dtype(array.dtype), overwrite=overwrite) as writer:
+        with StoreWriter(path, shape, value_dtype(array.dtype), overwrite=overwrite) as writer:
             for start, blocks in zip(starts[:-1], array.to_delayed(), strict=True):
-                parts = [_as_coo(block.compute()) for block in blocks]
-                rows, columns, values = _joined(parts, array.chunks[1])
-                _append(writer, ids, rows + int(start), columns, values)
+                parts = [as_coo(block.compute()) for block in blocks]
+                rows, columns, values = joined(parts, array.chunks[1])
+                append_entries(writer, ids, rows + int(start), columns, values)
             return cls(writer.finish(*ids))
 
     def hold_out(self, fraction: float, seed: int) -> Self:
@@ -196,11 +198,11 @@ class Observations:
 
     @cached_property
     def row_ids(self) -> pd.Index[Any]:
-        return self._ids("obs")
+        return read_ids(self._root, self.name, "obs")
 
     @cached_property
     def column_ids(self) -> pd.Index[Any]:
-        return self._ids("var")
+        return read_ids(self._root, self.name, "var")
 
     @property
     def has_split(self) -> bool:
@@ -212,10 +214,12 @@ class Observations:
         """The stored offsets, if any (see `store_offsets`)."""
         if "uns/rfmdist/offsets" not in self._root:
             return None
-        group: Any = self._root["uns/rfmdist/offsets"]
-        return Offsets(
-            float(group["mean"][()]), np.asarray(group["rows"][:]), np.asarray(group["columns"][:])
-        )
+        mean, place = self.attributes("offsets"), "uns/rfmdist/offsets"
+        if mean is None:
+            raise StoreError(f"{self.name}: the offsets are incomplete; {AGAIN}")
+        m, n = self.shape
+        rows = read_floats(self._root, self.name, f"{place}/rows", (m,))
+        return Offsets(float(mean["mean"]), rows, read_floats(self._root, self.name, f"{place}/columns", (n,)))
 
     # ---- reading --------------------------------------------------------------------------------------------
 
@@ -234,9 +238,7 @@ class Observations:
             cuts.append(min(max(fit, start + 1), start + rows, last))
         return list(pairwise(cuts))
 
-    def row_block(
-        self, start: int, stop: int, roles: str | Role | Iterable[str | Role] = ALL_ROLES
-    ) -> RowBlock:
+    def row_block(self, start: int, stop: int, roles: str | Role | Iterable[str | Role] = ALL_ROLES) -> RowBlock:
         """Read rows ``start`` to ``stop`` (excluded), only the entries of the given ``roles``.
 
         Raises
@@ -246,9 +248,7 @@ class Observations:
         """
         indptr = self.indptr[start : stop + 1]
         low, high = int(indptr[0]), int(indptr[-1])
-        block = RowBlock(
-            start, stop, indptr - low, self._read("indices", low, high), self._read("data", low, high)
-        )
+        block = RowBlock(start, stop, indptr - low, self._read("indices", low, high), self._read("data", low, high))
         wanted = parse_roles(roles)
         if wanted == ALL_ROLES or (not self.has_split and self._held_out is None and Role.TRAIN in wanted):
             return block
@@ -284,14 +284,14 @@ class Observations:
         wanted = parse_roles(roles)
         if self.shape[0] == 0:
             return sp.csr_array(self.shape, dtype=self.dtype)
-        return sp.vstack([_csr(block, self.shape[1]) for block in self.row_blocks(wanted)], format="csr")
+        return sp.vstack([as_csr(block, self.shape[1]) for block in self.row_blocks(wanted)], format="csr")
 
     def to_dask(self, roles: str | Role | Iterable[str | Role] = ALL_ROLES) -> da.Array:
         """Lazy dask array of shape (m, n) whose blocks are `sparse.COO`, one a row block; reads nothing yet."""
         wanted, n = parse_roles(roles), self.shape[1]
         meta = sparse.COO(np.zeros((2, 0), np.int64), np.zeros(0, self.dtype), shape=(0, 0))
         blocks = [
-            da.from_delayed(delayed(_read_coo)(self, start, stop, wanted), (stop - start, n), meta=meta)
+            da.from_delayed(delayed(_read_sparse)(self, start, stop, wanted), (stop - start, n), meta=meta)
             for start, stop in self.ranges()
         ]
         return da.concatenate(blocks, axis=0)
@@ -310,12 +310,10 @@ class Observations:
         """Store offsets for use by ``LinRFM(offsets="stored")``."""
         self.remove_offsets()
         try:
-            group = self._extras().create_group(
-                "offsets", attributes={"encoding-type": "dict", "encoding-version": "0.1.0"}
-            )
+            group = self._extras().create_group("offsets", attributes=DICTIONARY)
             for name, value in (("rows", offsets.rows), ("columns", offsets.columns)):
                 create_array(group, name, len(value), np.dtype(np.float64), np.nan)[:] = value
-            group.create_array("mean", data=np.array(offsets.mean))
+            self.set_attributes("offsets", {"mean": offsets.mean})
         except OSError as error:
             raise disk_error(error, self.name) from None
 
@@ -337,25 +335,15 @@ class Observations:
 
     def read_features(self) -> NDArray[Any]:
         """Read the feature matrix of a completion, ndarray of shape (n, n)."""
-        try:
-            array: Any = self._root["varp/features"]
-            values = np.asarray(array[:])
-        except KeyError:
-            raise StoreError(f"{self.name}: varp/features is missing; fit again") from None
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StoreError(
-                f"{self.name}: varp/features is damaged ({_first_line(error)}); fit again"
-            ) from None
-        if values.shape != (self.shape[1], self.shape[1]) or np.isnan(values).any():
-            raise StoreError(f"{self.name}: a part of varp/features is missing; fit again")
-        return values
+        n = self.shape[1]
+        return read_floats(self._root, self.name, "varp/features", (n, n))
 
     # ---- inside ---------------------------------------------------------------------------------------------
 
     def _extras(self) -> zarr.Group:
         """What AnnData has no place for, under ``uns``."""
         holder = self._root.require_group("uns/rfmdist")
-        holder.attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
+        holder.attrs.update(DICTIONARY)
         return holder
 
     @property
@@ -370,57 +358,16 @@ class Observations:
         return array
 
     def _read(self, name: str, low: int, high: int) -> NDArray[Any]:
-        """Read a range of an array of X; a lost or damaged chunk is an error."""
-        try:
-            values = np.asarray(self._array(name)[low:high])
-        except FileNotFoundError:
-            raise StoreError(f"{self.name}: X/{name} is gone; ingest the data again") from None
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StoreError(
-                f"{self.name}: X/{name} is damaged between entries {low} and {high} ({_first_line(error)});"
-                " restore it from a copy or ingest the data again"
-            ) from None
-        lost = np.isnan(values) if name == "data" else values == np.asarray(FILL[name]).astype(values.dtype)
-        if len(values) < high - low or lost.any():
-            raise StoreError(
-                f"{self.name}: a part of X/{name} is missing between entries {low} and {high};"
-                " restore it from a copy or ingest the data again"
-            )
-        return values
-
-    def _ids(self, frame: str) -> pd.Index[Any]:
-        try:
-            array: Any = self._root[f"{frame}/_index"]
-            values = array[:]
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise StoreError(f"{self.name}: the ids in {frame} are damaged ({_first_line(error)})") from None
-        if (values == LOST_ID[values.dtype.kind]).any():
-            raise StoreError(f"{self.name}: a part of the ids in {frame} is missing; ingest the data again")
-        return pd.Index(values if values.dtype.kind == "i" else values.astype(object))
+        return read_entries(self._root, self.name, name, low, high)
 
     def _check(self) -> None:
         """Refuse a store whose parts are missing or do not fit together."""
-        format_ = self._root.attrs.get("rfmdist", {})
-        number = format_.get("format") if isinstance(format_, dict) else None
-        if number is None:
-            raise StoreError(f"{self.name}: not a store written by rfmdist; make one with 'rfmdist ingest'")
-        if number != FORMAT:
-            raise StoreError(
-                f"{self.name}: is of store version {number}, this rfmdist reads version {FORMAT}; ingest the data again"
-            )
-        for part in ("X/data", "X/indices", "X/indptr", "obs/_index", "var/_index"):
-            if part not in self._root:
-                raise StoreError(f"{self.name}: {part} is missing; ingest the data again")
+        check_format(self._root, self.name)
         arrays: Any = self._root
         sizes = [int(arrays[part].shape[0]) for part in ("X/indptr", "obs/_index", "var/_index", "X/indices")]
         fits = sizes == [self.shape[0] + 1, *self.shape, self.nnz]
         fits &= not self.has_split or self._array("split").shape[0] == self.nnz
-        fits = (
-            fits
-            and self.indptr[0] == 0
-            and self.indptr[-1] == self.nnz
-            and bool((np.diff(self.indptr) >= 0).all())
-        )
+        fits = fits and self.indptr[0] == 0 and self.indptr[-1] == self.nnz and bool((np.diff(self.indptr) >= 0).all())
         if not fits:
             raise StoreError(f"{self.name}: its parts do not fit together; ingest the data again")
 
@@ -435,9 +382,7 @@ class Observations:
                 array[low : low + len(piece)] = piece
                 low += len(piece)
             if low != self.nnz:
-                raise InputError(
-                    f"{self.name}: a split of {low} entries does not fit {self.nnz} observed entries"
-                )
+                raise InputError(f"{self.name}: a split of {low} entries does not fit {self.nnz} observed entries")
             rename_array(self._matrix, name, "split")
         except BaseException as error:
             settle_writes()
@@ -448,97 +393,5 @@ class Observations:
             raise
 
 
-def rename_array(group: zarr.Group, old: str, new: str) -> None:
-    """Give an array its final name, in place of an earlier one of that name."""
-    store = group.store
-    if isinstance(store, LocalStore):
-        from rfmdist.observations.writer import replace_folder
-
-        folder = Path(store.root) / group.path
-        replace_folder(folder / old, folder / new)
-        return
-    if new in group:
-        del group[new]
-    values: Any = group[old]
-    create_array(group, new, values.shape[0], values.dtype, values.fill_value)[:] = values[:]
-    del group[old]
-
-
-def codes_of(known: pd.Index[Any], ids: Any) -> NDArray[np.int64]:
-    """Positions of ``ids`` in ``known``, -1 where one is not there. Text and integers match by their text."""
-    wanted = pd.Index(np.atleast_1d(np.asarray(ids)))
-    if known.dtype == object and wanted.dtype != object:
-        wanted = wanted.astype(str).astype(object)
-    elif known.dtype != object and wanted.dtype == object:
-        numbers = pd.to_numeric(wanted, errors="coerce")
-        wanted = (
-            pd.Index(np.where(np.isnan(numbers), -1, numbers).astype(np.int64)) if len(numbers) else wanted
-        )
-        codes = known.get_indexer(wanted)
-        return np.where(np.isnan(np.asarray(numbers, float)), -1, codes).astype(np.int64)
-    return np.asarray(known.get_indexer(wanted), np.int64)
-
-
-def check_ids(ids: Any, size: int, name: str) -> pd.Index[Any]:
-    """Ids as an index of integers or text; 0, 1, ... when None."""
-    if ids is None:
-        return pd.Index(np.arange(size))
-    index = pd.Index(np.asarray(ids))
-    if len(index) != size:
-        raise InputError(f"{name} has {len(index)} ids for {size} places; give one a place")
-    if not pd.api.types.is_integer_dtype(index.dtype):
-        if pd.api.types.is_numeric_dtype(index.dtype):
-            raise InputError(f"{name} must be integers or text, not {index.dtype}")
-        index = index.map(str).astype(object)
-    if not index.is_unique:
-        raise InputError(f"{name} holds {index[index.duplicated()][0]!r} twice; ids must differ")
-    return index
-
-
-def _append(
-    writer: StoreWriter, ids: tuple[pd.Index[Any], pd.Index[Any]], rows: Any, columns: Any, values: Any
-) -> None:
-    try:
-        writer.append(rows, columns, values)
-    except DuplicateEntryError as twice:
-        raise InputError(
-            f"row {ids[0][twice.row]}, column {ids[1][twice.column]} is given twice; keep one of the entries"
-        ) from None
-
-
-def _joined(parts: list[Any], widths: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Entries of blocks that lie side by side, in the order of rows, then columns."""
-    lefts = np.concatenate([[0], np.cumsum(widths)])[:-1]
-    rows = np.concatenate([p.row for p in parts]).astype(np.int64)
-    columns = np.concatenate([p.col + int(left) for p, left in zip(parts, lefts, strict=True)]).astype(
-        np.int64
-    )
-    order = np.lexsort((columns, rows))
-    return rows[order], columns[order], np.concatenate([p.data for p in parts])[order]
-
-
-def _as_coo(block: Any) -> sp.coo_array:
-    if isinstance(block, sparse.SparseArray):
-        coo = block.asformat("coo")
-        return sp.coo_array((coo.data, (coo.coords[0], coo.coords[1])), shape=coo.shape)
-    if not sp.issparse(block):
-        raise InputError("from_dask needs blocks of the sparse package or of scipy.sparse, not dense arrays")
-    return sp.coo_array(block)
-
-
-def _csr(block: RowBlock, n: int) -> sp.csr_array:
-    return sp.csr_array((block.values, block.indices, block.indptr), shape=(block.stop - block.start, n))
-
-
-def _read_coo(observations: Observations, start: int, stop: int, roles: frozenset[Role]) -> sparse.COO:
-    block = observations.row_block(start, stop, roles)
-    shape = (stop - start, observations.shape[1])
-    return sparse.COO(np.stack([block.rows - start, block.indices]), block.values, shape=shape, sorted=True)
-
-
-def _value_dtype(dtype: Any) -> np.dtype[Any]:
-    return np.dtype(np.float32 if np.dtype(dtype) == np.float32 else np.float64)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _read_sparse(observations: Observations, start: int, stop: int, roles: frozenset[Role]) -> sparse.COO:
+    return as_sparse(observations.row_block(start, stop, roles), observations.shape[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import uuid
 from collections.abc import Callable
@@ -14,10 +13,10 @@ import numpy as np
 import pandas as pd
 import zarr
 from numpy.typing import NDArray
-from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
 from rfmdist.errors import InputError, StoreError, disk_error
+from rfmdist.observations.files import check_destination, replace_folder, settle_writes
 from rfmdist.observations.layout import FILL, FORMAT, SHARD, create_array, create_root, write_ids
 
 
@@ -54,8 +53,7 @@ class StoreWriter:
 
     def __init__(self, path: str | Path | None, shape: tuple[int, int], dtype: Any, *, overwrite: bool = False) -> None:
         self.path = None if path is None else Path(path).absolute()
-        if self.path is not None and self.path.exists() and not overwrite:
-            raise InputError(f"{path}: exists already; name another store or allow it to be overwritten")
+        check_destination(self.path, overwrite=overwrite)
         self._shape = shape
         self._dtype = np.dtype(dtype)
         self._index_dtype = np.dtype(np.int32 if shape[1] <= np.iinfo(np.int32).max else np.int64)
@@ -198,29 +196,3 @@ class StoreWriter:
         if self.temporary is not None and self.temporary.exists():
             settle_writes()
             shutil.rmtree(self.temporary, ignore_errors=True)
-
-
-def settle_writes() -> None:
-    """Wait for writes that still go on after one has failed.
-
-    Zarr starts several at once and gives up on the first error; a late one would make a removed folder again.
-    """
-
-    async def others() -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        if tasks:
-            await asyncio.wait(tasks, timeout=10)
-
-    sync(others())
-
-
-def replace_folder(new: Path, path: Path) -> None:
-    """Put the folder ``new`` at ``path``; what was there goes only when the new one is in place."""
-    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
-    if old.is_dir():
-        shutil.rmtree(old)
-    else:
-        old.unlink(missing_ok=True)

@@ -1,0 +1,72 @@
+"""Putting finished folders in their place, so that nothing stored is lost on the way. Knows no contents."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.core.sync import sync
+from zarr.storage import LocalStore
+
+from rfmdist.errors import InputError
+from rfmdist.observations.layout import create_array
+
+
+def check_destination(path: Path | None, *, overwrite: bool) -> None:
+    """Refuse a place that is taken, unless by a store that may be overwritten.
+
+    Raises
+    ------
+    InputError
+        If ``path`` exists and may not be replaced.
+    """
+    if path is None or not path.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{path}: exists already; name another store or allow it to be overwritten")
+    if not (path / "zarr.json").exists():
+        raise InputError(f"{path}: is not a store, so it will not be overwritten; name another store")
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Put the folder ``new`` at ``path``; what was there goes only when the new one is in place."""
+    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    if old.is_dir():
+        shutil.rmtree(old)
+    else:
+        old.unlink(missing_ok=True)
+
+
+def rename_array(group: zarr.Group, old: str, new: str) -> None:
+    """Give an array its final name, in place of an earlier one of that name."""
+    store = group.store
+    if isinstance(store, LocalStore):
+        folder = Path(store.root) / group.path
+        replace_folder(folder / old, folder / new)
+        return
+    if new in group:
+        del group[new]
+    values: Any = group[old]
+    create_array(group, new, values.shape[0], values.dtype, values.fill_value)[:] = values[:]
+    del group[old]
+
+
+def settle_writes() -> None:
+    """Wait for writes that still go on after one has failed.
+
+    Zarr starts several at once and gives up on the first error; a late one would make a removed folder again.
+    """
+
+    async def others() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=10)
+
+    sync(others())

@@ -1,0 +1,76 @@
+"""Reading arrays of a store and noticing what is damaged or lost. Knows the layout, not what values mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+
+from rfmdist.errors import StoreError
+from rfmdist.observations.layout import FILL, FORMAT, LOST_ID
+
+AGAIN = "restore it from a copy or ingest the data again"
+
+
+def read_entries(root: zarr.Group, store: str, name: str, low: int, high: int) -> NDArray[Any]:
+    """Read positions ``low`` to ``high`` of an array of X; ``store`` names it in messages.
+
+    Raises
+    ------
+    StoreError
+        If a chunk is damaged or lost.
+    """
+    values = _read(root, store, f"X/{name}", slice(low, high), f" between entries {low} and {high}")
+    lost = np.isnan(values) if name == "data" else values == np.asarray(FILL[name]).astype(values.dtype)
+    if len(values) < high - low or lost.any():
+        raise StoreError(f"{store}: a part of X/{name} is missing between entries {low} and {high}; {AGAIN}")
+    return values
+
+
+def read_ids(root: zarr.Group, store: str, frame: str) -> pd.Index[Any]:
+    """Read the ids of ``obs`` or ``var``."""
+    values = _read(root, store, f"{frame}/_index", slice(None))
+    if (values == LOST_ID[values.dtype.kind]).any():
+        raise StoreError(f"{store}: a part of the ids in {frame} is missing; {AGAIN}")
+    return pd.Index(values if values.dtype.kind == "i" else values.astype(object))
+
+
+def read_floats(root: zarr.Group, store: str, path: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Read a whole array of numbers, none of which may be NaN."""
+    values = _read(root, store, path, slice(None))
+    if values.shape != shape or np.isnan(values).any():
+        raise StoreError(f"{store}: a part of {path} is missing; restore it from a copy or make it again")
+    return values
+
+
+def check_format(root: zarr.Group, store: str) -> None:
+    """Refuse what is not a store of this version or lacks one of its parts."""
+    format_ = root.attrs.get("rfmdist", {})
+    number = format_.get("format") if isinstance(format_, dict) else None
+    if number is None:
+        raise StoreError(f"{store}: not a store written by rfmdist; make one with 'rfmdist ingest'")
+    if number != FORMAT:
+        raise StoreError(
+            f"{store}: is of store version {number}, this rfmdist reads version {FORMAT}; ingest the data again"
+        )
+    for part in ("X/data", "X/indices", "X/indptr", "obs/_index", "var/_index"):
+        if part not in root:
+            raise StoreError(f"{store}: {part} is missing; {AGAIN}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of another library's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _read(root: zarr.Group, store: str, path: str, part: slice, where: str = "") -> NDArray[Any]:
+    try:
+        array: Any = root[path]
+        return np.asarray(array[part]) if array.dtype.kind in "iuf" else array[part]
+    except (KeyError, FileNotFoundError):
+        raise StoreError(f"{store}: {path} is gone; {AGAIN}") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise StoreError(f"{store}: {path} is damaged{where} ({first_line(error)}); {AGAIN}") from None
