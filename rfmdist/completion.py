@@ -253,9 +253,7 @@ class Completion:
         store, targets = Observations(root), self.targets
         if targets.observations.has_split or targets.observations.role_counts()["validation"]:
             size = targets.observations.nnz
-            store.store_split(
-                targets.observations.roles(low, min(low + SHARD, size)) for low in range(0, size, SHARD)
-            )
+            store.store_split(targets.observations.roles(low, min(low + SHARD, size)) for low in range(0, size, SHARD))
         store.store_offsets(targets.offsets)
         varp: Any = root["varp"]
         create_matrix(varp, "features", self.features.matrix)
@@ -305,9 +303,7 @@ class Completion:
 
     def _with_our_columns(self, matrix: Any, row_ids: Any = None) -> Observations:
         if matrix.shape[1] != self.shape[1]:
-            raise InputError(
-                f"the new rows have {matrix.shape[1]} columns, the completion has {self.shape[1]}"
-            )
+            raise InputError(f"the new rows have {matrix.shape[1]} columns, the completion has {self.shape[1]}")
         return Observations.from_scipy(matrix, row_ids=row_ids, column_ids=self.observations.column_ids)
 
 
@@ -329,9 +325,7 @@ def _predict(
     asked[i - start] = True
     block = block.where(np.repeat(asked, np.diff(block.indptr)))
     counts = np.bincount(i - start, minlength=stop - start)
-    wanted = RowBlock(
-        start, stop, np.concatenate([[0], np.cumsum(counts)]), j.astype(np.int64), np.zeros(len(j))
-    )
+    wanted = RowBlock(start, stop, np.concatenate([[0], np.cumsum(counts)]), j.astype(np.int64), np.zeros(len(j)))
     solution = of.features.solve(block, of.step, threads)
     return of.targets.predictions(wanted, of.features.predict(block, solution, wanted, threads))
 

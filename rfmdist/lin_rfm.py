@@ -26,11 +26,12 @@ from rfmdist.observations.targets import Targets
 from rfmdist.parameters import check_parameters
 from rfmdist.progress import Iteration, report
 from rfmdist.selection import (
+    NOISELESS_RIDGE,
     PATIENCE,
     TRIAL_ITERATIONS,
     Best,
     Schedule,
-    replacement_candidates,
+    candidates,
     ridge_schedule,
 )
 
@@ -65,7 +66,8 @@ class LinRFM(BaseEstimator):
     replacement : float or "auto", default "auto"
         ω ≥ 0, how much of the residual on observed entries goes back into Z: 0 none, 1 puts the observed
         values back in place (the authors' code), more over-relaxes: 1/density converges fastest without noise.
-        "auto" compares 1, 5 and 1/density on the validation entries, in 6 iterations each.
+        "auto" fits with 1/density and, if the values prove noisy, tries 5 and 1 in 6 iterations each; the validation
+        entries decide.
     offsets : {"both", "rows", "columns", "global", "stored"} or None, default "both"
         What is taken off before fitting (see `rfmdist.fit_offsets`). Ratings want "both"; matrices that are
         low-rank as they stand want None.
@@ -183,9 +185,8 @@ class LinRFM(BaseEstimator):
         self.plan_ = plan_dense(observations, self.dtype)
         with executor(client) as run:
             fit = _Fit(self, observations, self.plan_, run)
-            weight = fit.choose_replacement()
             schedule = ridge_schedule(self.ridge, self.dtype)
-            result = fit.descend("fit", {Role.TRAIN}, schedule, weight, self.max_iter)
+            weight, result = fit.choose(schedule)
             if self.refit and fit.validated:
                 result = fit.descend("refit", FITTED_ROLES, schedule, weight, result.iterations)
         self.completion_ = result.completion
@@ -207,9 +208,7 @@ class LinRFM(BaseEstimator):
         by_place = not isinstance(observations, Observations)
         given = Observations.from_scipy(observations) if by_place else observations
         coo = given.to_scipy().tocoo()
-        rows, columns = (
-            (coo.row, coo.col) if by_place else (given.row_ids[coo.row], given.column_ids[coo.col])
-        )
+        rows, columns = (coo.row, coo.col) if by_place else (given.row_ids[coo.row], given.column_ids[coo.col])
         return -self.completion_.score(rows, columns, coo.data, codes=by_place).rmse
 
     def _with_validation(self, observations: Observations) -> Observations:
@@ -244,21 +243,29 @@ class _Fit:
         self.validated = observations.role_counts()["validation"] > 0
         self.callbacks = [*(model.callbacks or ()), *([report] if model.verbose else [])]
 
-    def choose_replacement(self) -> float:
-        """Return the replacement weight: as given, or the one of least validation error on short trials."""
-        model = self.model
-        if model.replacement != "auto":
-            return float(model.replacement)
-        schedule = ridge_schedule(model.ridge, model.dtype, trial=True)
-        errors = {
-            weight: self.descend("try", {Role.TRAIN}, schedule, weight, TRIAL_ITERATIONS).error
-            for weight in replacement_candidates(self.observations)
-        }
-        return min(errors, key=lambda weight: errors[weight])
+    def choose(self, schedule: Schedule) -> tuple[float, _Result]:
+        """Fit on the training entries; return the replacement weight, chosen if need be, and the result.
 
-    def descend(
-        self, stage: Stage, roles: Iterable[Role], schedule: Schedule, weight: float, limit: int
-    ) -> _Result:
+        Where the ridge is chosen too, the weight 1/density goes first: if its path runs on to a ridge that only
+        values without noise allow, it is the fastest and nothing else is tried. With noise it ends early.
+        """
+        model, train = self.model, frozenset({Role.TRAIN})
+        errors: dict[float, float] = {}
+        weight, *others = [model.replacement] if model.replacement != "auto" else candidates(self.observations)
+        if model.ridge == "auto" or not others:
+            result = self.descend("fit", train, schedule, weight, model.max_iter)
+            if not others or result.completion.step.ridge < NOISELESS_RIDGE:
+                return weight, result
+            errors[weight] = result.error
+        trial = ridge_schedule(model.ridge, model.dtype, trial=True)
+        for other in [weight, *others] if not errors else others:
+            errors[other] = self.descend("try", train, trial, other, TRIAL_ITERATIONS).error
+        best = min(errors, key=lambda tried: errors[tried])
+        if best == weight and model.ridge == "auto":
+            return weight, result
+        return best, self.descend("fit", train, schedule, best, model.max_iter)
+
+    def descend(self, stage: Stage, roles: Iterable[Role], schedule: Schedule, weight: float, limit: int) -> _Result:
         """Iterate from P = I; return the best iterate by validation error, or the last where none is validated."""
         targets, shrinkage = self._targets(frozenset(roles))
         shared = self.run.publish(targets)
@@ -297,9 +304,7 @@ class _Fit:
         if model.offsets == "stored":
             offsets = observations.offsets
             if offsets is None:
-                raise InputError(
-                    f"{observations.name}: no offsets are stored; store some or choose offsets='both'"
-                )
+                raise InputError(f"{observations.name}: no offsets are stored; store some or choose offsets='both'")
         else:
             offsets = fit_offsets(observations, model.offsets, roles=roles)
         clip = summarize(observations, roles).bounds if model.clip == "auto" else model.clip

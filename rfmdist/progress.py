@@ -51,11 +51,7 @@ class Iteration:
 
     def line(self) -> str:
         """One line for people."""
-        error = (
-            ""
-            if self.validation_rmse != self.validation_rmse
-            else f"validation RMSE {self.validation_rmse:.5f}  "
-        )
+        error = "" if self.validation_rmse != self.validation_rmse else f"validation RMSE {self.validation_rmse:.5f}  "
         most = "about" if self.stage == "refit" else "at most"
         return (
             f"{STAGES[self.stage]:9} {self.iteration:3d}/{self.limit}  ridge {self.ridge:<9.4g}"

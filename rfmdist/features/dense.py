@@ -70,9 +70,7 @@ class DenseFeatures:
             If a row's system is not positive definite in this dtype.
         """
         dual = np.empty_like(block.values)
-        run = bind(
-            cpu.solve_rows, block.indptr, block.indices, block.values, self.matrix, step.ridge / self.unit
-        )
+        run = bind(cpu.solve_rows, block.indptr, block.indices, block.values, self.matrix, step.ridge / self.unit)
         failed = threads.map(lambda first, last: run(first, last, dual), pieces_of(block))
         for row in failed:
             if row >= 0:
@@ -103,18 +101,14 @@ class DenseFeatures:
         """Entries of A P at the columns wanted, summed in float64."""
         out = np.empty(len(wanted.indices))
         run = bind(cpu.predict_entries, block.indptr, block.indices, solution, self.matrix)
-        threads.map(
-            lambda first, last: run(wanted.indptr, wanted.indices, first, last, out), pieces_of(block)
-        )
+        threads.map(lambda first, last: run(wanted.indptr, wanted.indices, first, last, out), pieces_of(block))
         return out
 
     def complete(self, block: RowBlock, solution: NDArray[Any], threads: Threads) -> NDArray[Any]:
         """A P of the block's rows, ndarray of shape (rows, n)."""
         return self._multiply(block, solution, 0.0, threads)
 
-    def update(
-        self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap
-    ) -> DenseFeatures:
+    def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> DenseFeatures:
         """P ← (AGOP + floor·I)^power for the ``total`` over all ``rows``; ``power`` is 2α, a whole number.
 
         Products alone, no decomposition; panel by panel through ``run``.
@@ -143,9 +137,7 @@ class DenseFeatures:
             change += float(np.vdot(ours, ours))
         return float(np.sqrt(change / size)) if size else float("nan")
 
-    def _multiply(
-        self, block: RowBlock, solution: NDArray[Any], extra: float, threads: Threads
-    ) -> NDArray[Any]:
+    def _multiply(self, block: RowBlock, solution: NDArray[Any], extra: float, threads: Threads) -> NDArray[Any]:
         """A (matrix + extra·I) of the block's rows, ndarray of shape (rows, n)."""
         rows = np.empty((block.stop - block.start, self.size), self.matrix.dtype)
         width = max(16, PANEL_BYTES // (self.matrix.itemsize * self.size) // 16 * 16)
@@ -157,10 +149,6 @@ class DenseFeatures:
 
 def pieces_of(block: RowBlock) -> list[tuple[int, int]]:
     """Cut a block's rows, counted from its start, into pieces of about `PIECE_ENTRIES` entries."""
-    cuts = np.unique(
-        np.searchsorted(block.indptr, np.arange(0, block.indptr[-1] + PIECE_ENTRIES, PIECE_ENTRIES))
-    )
-    cuts = np.unique(
-        np.concatenate([[0], np.minimum(cuts, block.stop - block.start), [block.stop - block.start]])
-    )
+    cuts = np.unique(np.searchsorted(block.indptr, np.arange(0, block.indptr[-1] + PIECE_ENTRIES, PIECE_ENTRIES)))
+    cuts = np.unique(np.concatenate([[0], np.minimum(cuts, block.stop - block.start), [block.stop - block.start]]))
     return list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))

@@ -119,7 +119,7 @@ def multiply_panel(
 
 
 def _tile_product(rows: Array, out: Array, numbers: Array, scalars: Array, letters: Array) -> None:
-    """out = rows[:, top:bottom]' rows[:, left:right] + beta out, by syrk on the diagonal and gemm elsewhere."""
+    """Out = rows[:, top:bottom]' rows[:, left:right] + beta out, by syrk on the diagonal and gemm elsewhere."""
 
 
 @overload(_tile_product, inline="never")
