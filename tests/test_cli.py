@@ -1,0 +1,390 @@
+"""The command line: every verb gives what Python gives; every wrong input one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faults
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import LocalCluster
+
+from rfmdist import Completion, LinRFM, Observations, Role, cli_paths
+from rfmdist.cli import main
+from rfmdist.observations.tables import read_table
+
+FIT = ["--max-iter", "4", "--replacement", "1"]
+"""Options of a quick fit."""
+
+
+class Output:
+    """What a command wrote and its exit code."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+Run = Callable[..., Output]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Give a function that runs one command in this process."""
+
+    def run(*arguments: str | Path) -> Output:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Output(int(end.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with ratings.csv, store.zarr (split) and fitted.zarr, made by the commands themselves."""
+    folder = tmp_path_factory.mktemp("made")
+    rng = np.random.default_rng(0)
+    m, n = 60, 40
+    values = 3 + 0.5 * rng.normal(size=(m, 1)) + 0.7 * (rng.normal(size=(m, 2)) @ rng.normal(size=(2, n)))
+    rows, columns = np.nonzero(rng.random((m, n)) < 0.4)
+    stars = np.clip(np.rint(values[rows, columns]), 1, 5)
+    ratings = pd.DataFrame({"user": 1000 + rows, "film": [f"f{j:03d}" for j in columns], "rating": stars})
+    ratings.to_csv(folder / "ratings.csv", index=False)
+    for arguments in (
+        ["ingest", "ratings.csv", "-o", "store.zarr", "--column", "film"],
+        ["split", "store.zarr", "--test", "0.1", "--seed", "3"],
+        ["fit", "store.zarr", "-o", "fitted.zarr", *FIT],
+    ):
+        with contextlib.chdir(folder), pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert not end.value.code
+    return folder
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a copy of the same folder, which is the working directory too."""
+    folder = tmp_path / "here"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+class TestVerbs:
+    """What each verb does when all is well."""
+
+    def test_ingest_and_split_store_what_python_would(self, here: Path, run: Run) -> None:
+        """Ids are the users' own, and the stored split is the one a Python call with that seed gives."""
+        store = Observations.open("store.zarr")
+        assert store.row_ids[0] == 1000
+        assert str(store.column_ids[0]) == "f000"
+        counts = store.role_counts()
+        assert run("split", "store.zarr", "--test", "0.1", "--seed", "3").code == 0
+        assert Observations.open("store.zarr").role_counts() == counts
+        assert counts["test"] > 0
+
+    def test_ingest_tells_its_progress_on_stderr(self, here: Path, run: Run) -> None:
+        """Where there is no terminal, plain lines name what was read and written; the result is on stdout."""
+        told = run("ingest", "ratings.csv", "-o", "new.zarr", "--column", "film")
+        assert "reading 1/1 inputs" in told.err
+        assert "entries" in told.err
+        assert told.out.startswith("new.zarr: 60 rows x 40 columns")
+
+    def test_info_json_tells_shape_split_and_plan(self, here: Path, run: Run) -> None:
+        """One JSON object on stdout, nothing on stderr, with the numbers Python gives."""
+        told = run("info", "store.zarr", "--json")
+        facts, store = json.loads(told.out), Observations.open("store.zarr")
+        assert told.err == ""
+        assert (facts["rows"], facts["columns"], facts["entries"]) == (*store.shape, store.nnz)
+        assert facts["split"] == store.role_counts()
+        assert (facts["row_ids"], facts["column_ids"]) == ("integers", "text")
+        assert facts["range"] == [1.0, 5.0]
+        assert facts["completion"] is None
+        assert facts["dense_fit"]["peak_bytes"] > facts["dense_fit"]["feature_bytes"] == 40 * 40 * 4
+
+    def test_info_of_a_completion_tells_its_settings(self, here: Path, run: Run) -> None:
+        """A completion is a store too; its settings are shown to people without braces."""
+        told = run("info", "fitted.zarr")
+        assert told.code == 0
+        assert "completion" in told.out
+        assert "replacement 1" in told.out
+        assert "{" not in told.out
+
+    def test_fit_gives_what_python_gives(self, here: Path, run: Run) -> None:
+        """The same settings, iterations, validation error and predictions as LinRFM with the same options."""
+        facts = json.loads(run("fit", "store.zarr", "-o", "again.zarr", *FIT, "--json").out)
+        model = LinRFM(max_iter=4, replacement=1.0).fit(Observations.open("store.zarr"))
+        assert facts["ridge"] == model.ridge_
+        assert facts["iterations"] == model.n_iter_
+        assert facts["validation_rmse"] == min(i.validation_rmse for i in model.history_ if i.stage == "fit")
+        assert "test" not in " ".join(facts)
+        saved = Completion.open("again.zarr").predict_block().compute()
+        assert np.array_equal(saved, model.completion_.predict_block().compute())
+
+    def test_fit_options_reach_the_estimator(self, here: Path, run: Run) -> None:
+        """Words such as none, and ranges, become what Python takes."""
+        options = ["--offsets", "none", "--clip", "-1,6", "--ridge", "0.5", "--power", "1", "--no-refit", "--seed", "7"]
+        facts = json.loads(run("fit", "store.zarr", "-o", "new.zarr", *FIT, *options, "--json").out)
+        assert (facts["offsets"], facts["clip"], facts["ridge"]) == (None, [-1.0, 6.0], 0.5)
+        assert (facts["power"], facts["refitted"]) == (1.0, False)
+
+    def test_fit_tells_its_progress_on_stderr(self, here: Path, run: Run) -> None:
+        """Without a terminal there is a plain line an iteration: number, validation RMSE, seconds left."""
+        told = run("fit", "store.zarr", "-o", "new.zarr", *FIT)
+        lines = [line for line in told.err.splitlines() if line.startswith("fitting")]
+        assert len(lines) == 4
+        assert all("validation RMSE" in line and "s left" in line for line in lines)
+        assert "validation rmse" in told.out
+
+    def test_fit_draws_bars_on_a_terminal(self, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a terminal there are bars in place of the lines, and the results still go to stdout."""
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        told = run("fit", "store.zarr", "-o", "new.zarr", *FIT, "--json")
+        assert "validation RMSE" in told.err
+        assert "replacement" not in told.err
+        assert json.loads(told.out)["iterations"] == 4
+
+    def test_fit_on_a_cluster_gives_the_same_bits(self, here: Path, run: Run) -> None:
+        """A scheduler named by address or by its file runs the fit, and the features are the same."""
+        with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+            address = cluster.scheduler.address
+            Path("scheduler.json").write_text(json.dumps({"address": address}))
+            by_address = run("fit", "store.zarr", "-o", "a.zarr", *FIT, "--scheduler", address)
+            by_file = run("fit", "store.zarr", "-o", "b.zarr", *FIT, "--scheduler-file", "scheduler.json")
+        assert (by_address.code, by_file.code) == (0, 0)
+        wanted = Completion.open("fitted.zarr").features.matrix
+        assert np.array_equal(Completion.open("a.zarr").features.matrix, wanted)
+        assert np.array_equal(Completion.open("b.zarr").features.matrix, wanted)
+
+    def test_score_gives_what_python_gives(self, here: Path, run: Run) -> None:
+        """The stored test split by default, a ratings file by the users' own ids otherwise."""
+        completion = Completion.open("fitted.zarr")
+        stored, frame = completion.score(), read_table("ratings.csv", column="film")
+        given = completion.score(frame["row"], frame["column"], frame["value"])
+        for arguments, scores in (([], stored), (["ratings.csv", "--column", "film"], given)):
+            facts = json.loads(run("score", "fitted.zarr", *arguments, "--json").out)
+            assert facts == {"rmse": scores.rmse, "mae": scores.mae, "count": scores.count}
+        assert "rmse" in run("score", "fitted.zarr").out
+
+    def test_predict_keeps_ids_names_and_order(self, here: Path, run: Run) -> None:
+        """The table has the users' own columns and order, and Python's predictions; no other file is left."""
+        Path("pairs.csv").write_text("film,user,when\nf003,1004,9\nf001,1007,9\nf003,1001,9\n")
+        before = set(here.iterdir())
+        options = ["--row", "user", "--column", "film"]
+        assert run("predict", "fitted.zarr", "pairs.csv", "-o", "out/new.csv", *options).code == 0
+        assert run("predict", "fitted.zarr", "pairs.csv", "-o", "new.parquet", *options).code == 0
+        assert set(here.iterdir()) - before == {here / "out", here / "new.parquet"}
+        table = pd.read_csv("out/new.csv")
+        assert list(table.columns) == ["user", "film", "prediction"]
+        assert list(table["user"]) == [1004, 1007, 1001]
+        wanted = Completion.open("fitted.zarr").predict([1004, 1007, 1001], ["f003", "f001", "f003"])
+        assert np.array_equal(table["prediction"], wanted)
+        pd.testing.assert_frame_equal(pd.read_parquet("new.parquet"), table, check_dtype=False)
+
+    @pytest.mark.parametrize("pairs", ["1004,f003\n", "\n\n1004,f003\n", "1004::f003\n"])
+    def test_predict_names_columns_that_have_no_name(self, here: Path, run: Run, pairs: str) -> None:
+        """Without a header the columns are called row and column."""
+        Path("pairs").write_text(pairs)
+        run("predict", "fitted.zarr", "pairs", "-o", "new.csv")
+        assert Path("new.csv").read_text().startswith("row,column,prediction\n1004,f003,")
+
+    def test_predict_reads_parquet_pairs(self, here: Path, run: Run) -> None:
+        """A Parquet file's own names are kept."""
+        pd.DataFrame({"user": [1004], "item": ["f003"]}).to_parquet("pairs.parquet")
+        run("predict", "fitted.zarr", "pairs.parquet", "-o", "new.csv")
+        assert Path("new.csv").read_text().startswith("user,item,prediction\n1004,f003,")
+
+    def test_overwrite_replaces_what_is_there(self, here: Path, run: Run) -> None:
+        """With --overwrite a store and a completion are replaced."""
+        assert run("ingest", "ratings.csv", "-o", "store.zarr", "--column", "film", "--overwrite").code == 0
+        assert not Observations.open("store.zarr").has_split
+        assert run("fit", "store.zarr", "-o", "fitted.zarr", "--ridge", "0.5", *FIT, "--overwrite").code == 0
+        assert Completion.open("fitted.zarr").step.ridge == 0.5
+
+    def test_help_shows_the_defaults_of_python(self, run: Run) -> None:
+        """Each default in the help of fit is that of LinRFM."""
+        text = " ".join(run("fit", "--help").out.split())
+        for name, value in LinRFM().get_params().items():
+            option = f"--{name.replace('_', '-')} "
+            if option in text and value is not None:
+                assert f"[default: {value}]" in text.partition(option)[2].partition(" --")[0], name
+
+    def test_command_runs_as_a_process(self) -> None:
+        """The help and the version exit with 0; a missing file and a wrong option exit with 2, without a traceback."""
+        command = [sys.executable, "-c", "from rfmdist.cli import main; main()"]
+        for arguments, code in ((["--help"], 0), (["--version"], 0), (["info", "nope"], 2), (["fit", "--nope"], 2)):
+            ended = subprocess.run([*command, *arguments], capture_output=True, text=True)
+            assert ended.returncode == code, ended.stderr
+            assert "rfmdist" in ended.stdout + ended.stderr
+            assert "Traceback" not in ended.stderr
+
+
+def _write(name: str, text: str) -> Callable[[], None]:
+    return lambda: Path(name).write_text(text) and None
+
+
+def _set_version() -> None:
+    file = Path("store.zarr/zarr.json")
+    document = json.loads(file.read_text())
+    document["attributes"]["rfmdist"]["format"] = 99
+    file.write_text(json.dumps(document))
+
+
+def _lose_shard() -> None:
+    faults.shards(Path("store.zarr/X"), "data")[0].unlink()
+
+
+def _lose_array() -> None:
+    shutil.rmtree("store.zarr/X/indices")
+
+
+def _flip_store() -> None:
+    faults.flip_byte(faults.shards(Path("store.zarr/X"), "data")[0])
+
+
+def _flip_features() -> None:
+    faults.flip_byte(faults.shards(Path("fitted.zarr/varp"), "features")[0])
+
+
+def _lose_features() -> None:
+    faults.shards(Path("fitted.zarr/varp"), "features")[0].unlink()
+
+
+def _all_for_test() -> None:
+    store = Observations.open("store.zarr")
+    store.store_split([np.full(store.nnz, Role.TEST, np.uint8)])
+
+
+def _none_for_test() -> None:
+    completion = Completion.open("fitted.zarr").observations
+    completion._write_split([np.zeros(completion.nnz, np.uint8)])
+
+
+HEADER = "user,item,rating\n"
+INGEST = "ingest new.csv -o new.zarr"
+BAD: dict[str, tuple[Callable[[], None] | None, str, str]] = {
+    "missing file": (None, "ingest nope.csv -o new.zarr", "nope.csv: no such file"),
+    "empty file": (_write("new.csv", ""), INGEST, "new.csv: the file is empty"),
+    "header alone": (_write("new.csv", HEADER), INGEST, "new.csv: no entries"),
+    "ragged line": (_write("new.csv", HEADER + "1,2,3\n1,3\n"), INGEST, "new.csv, line 3: 2 fields"),
+    "non-number": (_write("new.csv", HEADER + "1,2,3\n1,3,x\n"), INGEST, "line 3: the value 'x' is not a number"),
+    "NaN": (_write("new.csv", HEADER + "1,2,nan\n"), INGEST, "line 2: the value 'nan' is not a finite number"),
+    "infinity": (_write("new.csv", HEADER + "1,2,inf\n"), INGEST, "line 2: the value 'inf' is not a finite number"),
+    "duplicate": (_write("new.csv", HEADER + "1,2,3\n1,2,4\n"), INGEST, "row 1, column 2 is given twice"),
+    "unknown column": (None, "ingest ratings.csv -o new.zarr --row customer", "no column 'customer'"),
+    "unknown duplicates": (None, "ingest ratings.csv -o new.zarr --duplicates first", "duplicates 'first'"),
+    "memory too small": (None, "ingest ratings.csv -o new.zarr --column film --memory 10MB", "too small a budget"),
+    "memory not a size": (None, "ingest ratings.csv -o new.zarr --column film --memory lots", "is not a size"),
+    "existing store": (None, "ingest ratings.csv -o store.zarr --column film", "store.zarr: exists already"),
+    "a file for a store": (None, "ingest ratings.csv -o ratings.csv --column film --overwrite", "is not a store"),
+    "unknown test entry": (
+        _write("new.csv", "user,item\n1000,f999\n"),
+        "split store.zarr --test-file new.csv",
+        "new.csv, line 2: this entry is not in store.zarr",
+    ),
+    "fraction": (None, "split store.zarr --test 1.5", "test 1.5 is not a fraction"),
+    "split in two ways": (None, "split store.zarr --test 0.1 --leave-out 2", "not both"),
+    "split of a completion": (None, "split fitted.zarr --test 0.2", "fitted.zarr: is a completion"),
+    "no store": (None, "info nope.zarr", "nope.zarr: no such store"),
+    "a folder for a store": (lambda: Path("folder").mkdir(), "info folder", "folder: not a Zarr store"),
+    "a file to info": (None, "info ratings.csv", "ratings.csv: not a Zarr store"),
+    "other version": (_set_version, "info store.zarr", "store version 99"),
+    "torn store": (_lose_array, "fit store.zarr -o new.zarr", "X/indices is missing"),
+    "missing shard, info": (_lose_shard, "info store.zarr", "a part of X/data is missing"),
+    "missing shard, fit": (_lose_shard, "fit store.zarr -o new.zarr", "a part of X/data is missing"),
+    "flipped byte, info": (_flip_store, "info store.zarr", "X/data is damaged"),
+    "flipped byte, fit": (_flip_store, "fit store.zarr -o new.zarr", "X/data is damaged"),
+    "ridge": (None, "fit store.zarr -o new.zarr --ridge -1", "ridge=-1.0 must be"),
+    "ridge a word": (None, "fit store.zarr -o new.zarr --ridge small", "ridge='small' must be"),
+    "power": (None, "fit store.zarr -o new.zarr --power 0.3", "power=0.3 must be a positive multiple of 1/2"),
+    "clip": (None, "fit store.zarr -o new.zarr --clip 5,1", "clip=(5.0, 1.0) must be"),
+    "clip a word": (None, "fit store.zarr -o new.zarr --clip 1,x", "clip=(1.0, 'x') must be"),
+    "offsets": (None, "fit store.zarr -o new.zarr --offsets all", "offsets='all' is not known"),
+    "no stored offsets": (None, "fit store.zarr -o new.zarr --offsets stored", "no offsets are stored"),
+    "iterations": (None, "fit store.zarr -o new.zarr --max-iter 0", "max_iter=0 must be"),
+    "empty split": (_all_for_test, "fit store.zarr -o new.zarr", "there are no training entries"),
+    "existing completion": (None, "fit store.zarr -o fitted.zarr", "fitted.zarr: exists already"),
+    "completion over its store": (None, "fit store.zarr -o store.zarr --overwrite", "store of observations itself"),
+    "completion over a file": (None, "fit store.zarr -o ratings.csv --overwrite", "is not a store"),
+    "completion below a file": (None, "fit store.zarr -o ratings.csv/new.zarr", "ratings.csv is not a folder"),
+    "scheduler away": (
+        None,
+        "fit store.zarr -o new.zarr --scheduler 127.0.0.1:1",
+        "no scheduler answers at 127.0.0.1:1",
+    ),
+    "scheduler a word": (None, "fit store.zarr -o new.zarr --scheduler here", "no scheduler answers at here"),
+    "no scheduler file": (None, "fit store.zarr -o new.zarr --scheduler-file nope", "nope: cannot be read"),
+    "wrong scheduler file": (None, "fit store.zarr -o new.zarr --scheduler-file ratings.csv", "not a scheduler file"),
+    "two schedulers": (None, "fit store.zarr -o new.zarr --scheduler a:1 --scheduler-file b", "not both"),
+    "score of a store": (None, "score store.zarr", "holds observations, not a completion"),
+    "score without test": (_none_for_test, "score fitted.zarr", "no test entries are stored"),
+    "score of a missing file": (None, "score fitted.zarr nope.csv", "nope.csv: no such file"),
+    "unknown row to score": (_write("new.csv", HEADER + "7,f001,3\n"), "score fitted.zarr new.csv", "row id 7 was not"),
+    "flipped byte, score": (_flip_features, "score fitted.zarr", "varp/features is damaged"),
+    "missing features": (_lose_features, "score fitted.zarr", "a part of varp/features is missing"),
+    "unknown column to predict": (
+        _write("new.csv", "user,item\n1000,f999\n"),
+        "predict fitted.zarr new.csv -o out.csv",
+        "column id f999 was not seen in fitting",
+    ),
+    "existing predictions": (None, "predict fitted.zarr ratings.csv -o ratings.csv", "ratings.csv: exists already"),
+    "predictions over a store": (None, "predict fitted.zarr ratings.csv -o store.zarr --overwrite", "is a folder"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence(case: str, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code is 2, stderr ends with one sentence that names the cause, and no file is changed or left."""
+    monkeypatch.setattr(cli_paths, "CONNECT_SECONDS", 0.5)
+    prepare, command, words = BAD[case]
+    if prepare is not None:
+        prepare()
+    before = faults.snapshot(here)
+    told = run(*command.split())
+    assert told.code == 2, told.err
+    assert told.out == ""
+    said = [line for line in told.err.splitlines() if not line.startswith(("reading", "writing"))]
+    assert len(said) == 1
+    sentence = said[0].replace(f"{here}/", "")
+    assert sentence.startswith("rfmdist: ")
+    assert words in sentence
+    assert len(sentence) < 250
+    assert faults.snapshot(here) == before
+
+
+@pytest.mark.parametrize(
+    "command", ["ingest ratings.csv -o new.zarr --column film", f"fit store.zarr -o new.zarr {' '.join(FIT)}"]
+)
+def test_full_disk_is_one_sentence(command: str, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills while the result is written ends in one sentence, and nothing is left of it."""
+    before = faults.snapshot(here)
+    assert not faults.fill_disk_at(monkeypatch, ".new.zarr")
+    told = run(*command.split())
+    assert told.code == 2
+    assert told.err.splitlines()[-1].endswith("the disk is full; free some space or write elsewhere, then run again")
+    assert "Traceback" not in told.err
+    assert faults.snapshot(here) == before
+
+
+def test_interrupt_is_one_line(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C during a fit ends with exit code 130, one line, and no file."""
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LinRFM, "fit", interrupt)
+    before = faults.snapshot(here)
+    told = run("fit", "store.zarr", "-o", "new.zarr")
+    assert told.code == 130
+    assert told.err == "rfmdist: interrupted; nothing was written\n"
+    assert faults.snapshot(here) == before
