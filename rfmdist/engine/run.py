@@ -93,7 +93,7 @@ class OnClient:
         def submit(handles: list[Any]) -> list[Any]:
             return [self._client.submit(_run_panel, function, p, *handles, pure=False) for p in panels]
 
-        return self._computed(submit, shared)
+        return self._computed(submit, [self.publish(value) for value in shared])
 
     def _group(self, function: Callable[..., Any], group: Group, handles: list[Any]) -> Any:
         return self._client.submit(_run_group, function, group, *handles, pure=False)
@@ -112,6 +112,7 @@ class OnClient:
         lost worker held the last copy of it, the step is sent anew.
         """
         from distributed import KilledWorker
+        from distributed.comm import CommClosedError
 
         for _ in range(ATTEMPTS):
             try:
@@ -120,7 +121,7 @@ class OnClient:
                 raise RfmdistError(
                     "the cluster gave up a task after it had ended several workers; give each worker more memory"
                 ) from None
-            except CancelledError:
+            except (CancelledError, CommClosedError):
                 for value in shared:
                     if isinstance(value, Published):
                         value.future = None
