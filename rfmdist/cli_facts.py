@@ -51,7 +51,9 @@ def store_facts(path: Path) -> dict[str, Any]:
 
 def fit_facts(model: LinRFM, output: Path) -> dict[str, Any]:
     """Return the settings a fit chose and how it went; test entries were not looked at."""
-    kept = [i.validation_rmse for i in model.history_ if i.stage == "fit" and i.iteration == model.n_iter_]
+    # "auto" may fit with more than one replacement weight; the error is that of the iterate that was kept.
+    fitted = [i for i in model.history_ if i.stage == "fit" and i.replacement == model.replacement_]
+    kept = [i.validation_rmse for i in fitted if i.iteration == model.n_iter_]
     rows, columns = model.completion_.shape
     return {
         "completion": str(output),

@@ -131,6 +131,13 @@ class TestVerbs:
         saved = Completion.open("again.zarr").predict_block().compute()
         assert np.array_equal(saved, model.completion_.predict_block().compute())
 
+    def test_fit_tells_the_error_of_the_weight_it_kept(self, here: Path, run: Run) -> None:
+        """Several replacement weights are tried; the error told is the least one of the weight that was chosen."""
+        facts = json.loads(run("fit", "store.zarr", "-o", "new.zarr", "--json").out)
+        history = LinRFM().fit(Observations.open("store.zarr")).history_
+        kept = [i for i in history if i.stage == "fit" and i.replacement == facts["replacement"]]
+        assert facts["validation_rmse"] == min(i.validation_rmse for i in kept)
+
     def test_fit_options_reach_the_estimator(self, here: Path, run: Run) -> None:
         """Words such as none, and ranges, become what Python takes."""
         options = ["--offsets", "none", "--clip", "-1,6", "--ridge", "0.5", "--power", "1", "--no-refit", "--seed", "7"]
