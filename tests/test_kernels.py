@@ -1,0 +1,173 @@
+"""Compiled kernels: each equals a line of NumPy, on ranges, empty rows, single entries and both dtypes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
+
+from rfmdist.kernels import cpu
+from rfmdist.kernels.threads import Threads, one_blas_thread
+
+DTYPES = [np.float32, np.float64]
+
+
+def definite(rng: np.random.Generator, n: int, dtype: Any) -> Any:
+    """Give a well conditioned symmetric matrix."""
+    half = rng.normal(size=(n, n)) / np.sqrt(n)
+    return (half @ half.T + np.eye(n)).astype(dtype)
+
+
+def dense_dual(block: Any, dual: Any, n: int) -> Any:
+    """Give the dual coefficients as a dense float64 matrix."""
+    matrix = np.zeros((len(block.indptr) - 1, n))
+    matrix[block.rows - block.start, block.indices] = dual
+    return matrix
+
+
+@given(st.integers(1, 30), st.integers(2, 40), st.floats(0, 1), st.sampled_from(DTYPES), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_solve_rows(m: int, n: int, density: float, dtype: Any, seed: int) -> None:
+    """Each row solves its own system, whatever its number of entries, and rows out of range are not touched."""
+    rng = np.random.default_rng(seed)
+    values = np.where(rng.random((m, n)) < density, rng.normal(size=(m, n)), np.nan)
+    block, features = oracles.row_block(values, dtype=dtype), definite(rng, n, dtype)
+    dual = np.full(len(block.values), 7, dtype)
+    first, last = sorted(rng.integers(0, m + 1, 2).tolist())
+    arrays = block.indptr, block.indices, block.values
+    assert cpu.solve_rows(*arrays, features, 0.25, first, last, dual) == -1
+    for i in range(m):
+        seen, part = block.indices[slice(*block.indptr[i : i + 2])], slice(*block.indptr[i : i + 2])
+        if first <= i < last:
+            system = features[np.ix_(seen, seen)].astype(np.float64) + 0.25 * np.eye(len(seen))
+            expected = np.linalg.solve(system, values[i, seen]) if len(seen) else np.empty(0)
+            assert np.allclose(dual[part], expected, rtol=0, atol=2e-4 if dtype == np.float32 else 1e-12)
+        else:
+            assert (dual[part] == 7).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_solve_rows_tells_which_row_failed(dtype: Any) -> None:
+    """The first row whose system is not positive definite is named; the values are left as they were."""
+    values = np.array([[1.0, np.nan], [1.0, 1.0], [2.0, 1.0]])
+    block = oracles.row_block(values, dtype=dtype)
+    features = np.array([[1, 0], [0, -1]], dtype)
+    before, dual = block.values.copy(), np.zeros(5, dtype)
+    assert cpu.solve_rows(block.indptr, block.indices, block.values, features, 0.0, 0, 3, dual) == 1
+    assert np.array_equal(block.values, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("extra", [0.0, 0.75])
+def test_multiply_panel(rng: np.random.Generator, dtype: Any, extra: float) -> None:
+    """Panels put together are A (P + extra I), for rows of 0 to 9 entries."""
+    n = 50
+    values = np.full((10, n), np.nan)
+    for i in range(10):
+        values[i, rng.choice(n, i, replace=False)] = 1.0
+    block, features = oracles.row_block(values, dtype=dtype), definite(rng, n, dtype)
+    dual = rng.normal(size=len(block.values)).astype(dtype)
+    out = np.full((10, n), 7, dtype)
+    for left, right in ((0, 13), (13, 14), (14, 50)):
+        cpu.multiply_panel(block.indptr, block.indices, dual, features, dtype(extra), left, right, out)
+    expected = dense_dual(block, dual, n) @ (features + extra * np.eye(n))
+    assert oracles.distance(out, expected) < 20 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_add_product_tile(rng: np.random.Generator, dtype: Any) -> None:
+    """Tiles add Z'Z to what is there: below the diagonal whole, on it the lower half, nothing elsewhere."""
+    rows = rng.normal(size=(17, 20)).astype(dtype)
+    before = rng.normal(size=(20, 20))
+    gram = before.copy()
+    cpu.add_product_tile(rows, 6, 15, 6, 15, gram)
+    cpu.add_product_tile(rows, 15, 20, 0, 6, gram)
+    touched = np.zeros((20, 20), bool)
+    touched[6:15, 6:15] = np.tril(np.ones((9, 9), bool))
+    touched[15:20, 0:6] = True
+    exact = before + rows.T.astype(np.float64) @ rows.astype(np.float64)
+    assert np.array_equal(gram[~touched], before[~touched])
+    assert oracles.distance(gram[touched], exact[touched]) < 10 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_add_gram_panel(rng: np.random.Generator, dtype: Any) -> None:
+    """Panels of rows add the lower triangle of A'A in float64, once each."""
+    values = np.where(rng.random((30, 25)) < 0.3, 1.0, np.nan)
+    block = oracles.row_block(values, dtype=dtype)
+    dual = rng.normal(size=len(block.values)).astype(dtype)
+    gram = np.ones((25, 25))
+    for top, bottom in ((0, 1), (1, 11), (11, 25)):
+        cpu.add_gram_panel(block.indptr, block.indices, dual, top, bottom, gram)
+    matrix = dense_dual(block, dual, 25)
+    assert oracles.distance(gram, 1 + np.tril(matrix.T @ matrix)) < 1e-14
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_predict_entries(rng: np.random.Generator, dtype: Any) -> None:
+    """Wanted entries of a range of rows are those of A P summed in float64; others are left alone."""
+    block = oracles.row_block(np.where(rng.random((12, 30)) < 0.4, 1.0, np.nan), dtype=dtype)
+    wanted = oracles.row_block(np.where(rng.random((12, 30)) < 0.2, 1.0, np.nan))
+    features, dual = definite(rng, 30, dtype), rng.normal(size=len(block.values)).astype(dtype)
+    out = np.full(len(wanted.values), 7.0)
+    cpu.predict_entries(block.indptr, block.indices, dual, features, wanted.indptr, wanted.indices, 3, 9, out)
+    inside = (wanted.rows >= 3) & (wanted.rows < 9)
+    expected = (dense_dual(block, dual, 30) @ features.astype(np.float64))[wanted.rows, wanted.indices]
+    assert oracles.distance(out[inside], expected[inside]) < 1e-14
+    assert (out[~inside] == 7).all()
+
+
+def test_kernels_take_read_only_arrays(rng: np.random.Generator) -> None:
+    """Arrays that a cluster hands over are read-only: the kernels only write to what they return."""
+    block = oracles.row_block(np.where(rng.random((5, 6)) < 0.7, 1.0, np.nan))
+    features, dual = definite(rng, 6, np.float64), np.empty(len(block.values))
+    for array in (block.indptr, block.indices, block.values, features):
+        array.flags.writeable = False
+    assert cpu.solve_rows(block.indptr, block.indices, block.values, features, 0.1, 0, 5, dual) == -1
+
+
+def test_threads_keep_the_order() -> None:
+    """Results come in the order of the pieces, on one thread and on several."""
+    for count in (1, 3):
+        threads = Threads(count)
+        assert threads.map(lambda a, b: a - b, [(i, 1) for i in range(50)]) == list(range(-1, 49))
+        threads.close()
+
+
+def test_an_error_in_a_thread_is_raised() -> None:
+    """A piece that fails fails the map."""
+    threads = Threads(2)
+    with pytest.raises(ZeroDivisionError):
+        threads.map(lambda x: 1 / x, [(1,), (0,)])
+    threads.close()
+
+
+def test_one_blas_thread_is_shared_and_given_back() -> None:
+    """Callers at once share the limit; the last one to leave restores what was there."""
+
+    def blas() -> list[int]:
+        return [info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"]
+
+    before = blas()
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with one_blas_thread():
+            inside.set()
+            leave.wait(10)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert inside.wait(10)
+    with one_blas_thread():
+        assert set(blas()) == {1}
+    assert set(blas()) == {1}
+    leave.set()
+    other.join()
+    assert blas() == before

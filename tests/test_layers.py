@@ -1,0 +1,77 @@
+"""Imports only ever point down, as ARCHITECTURE.md draws the layers."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import rfmdist
+
+PACKAGE = Path(rfmdist.__file__).parent
+LAYERS = (
+    {"cli", "cli_facts", "cli_paths", "cli_show", "cli_verb", "__main__"},
+    {"report"},
+    {"lin_rfm", "selection", "parameters", "progress"},
+    {"completion"},
+    {"engine"},
+    {"features"},
+    {"kernels"},
+    {"observations"},
+    {"errors"},
+)
+"""From the top; a module may import its own layer and those below."""
+FOREIGN = {"distributed": {"engine", "cli"}, "numba": {"kernels"}, "cupy": {"kernels"}, "duckdb": {"observations"}}
+"""Libraries that only these parts may know."""
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def part_of(module: str) -> str:
+    """Give the part of the package that a dotted module name belongs to."""
+    return [*module.split("."), "__init__"][1]
+
+
+def imported(path: Path) -> list[str]:
+    """Give the dotted names a file imports at run time, also inside functions; not those for type checks alone."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the layer"
+            module = node.module or ""
+            names += [f"rfmdist.{a.name}" for a in node.names] if module == "rfmdist" else [module]
+    return names
+
+
+def level(part: str) -> int:
+    """Give the place of a part from the top; a part that no layer names is a failure."""
+    found = [i for i, layer in enumerate(LAYERS) if part in layer]
+    assert found, f"{part} belongs to no layer of ARCHITECTURE.md"
+    return found[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    """A module imports its own layer or a lower one, and only the libraries its part may know."""
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for name in imported(path):
+        if name.startswith("rfmdist.") and part_of(name) != "__version__":
+            assert level(part_of(name)) >= level(part), f"{path.name} imports {name} from above"
+        owners = FOREIGN.get(name.split(".")[0])
+        assert owners is None or any(part.startswith(owner) for owner in owners), f"{path.name} imports {name}"
+
+
+def test_all_modules_are_looked_at() -> None:
+    """The walk finds the package's files, so that the test above cannot pass on nothing."""
+    assert {"lin_rfm.py", "dense.py", "cpu.py", "store.py"} <= {path.name for path in MODULES}
