@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from rfmdist.completion import Completion
 from rfmdist.engine import work
-from rfmdist.engine.plan import Plan, plan_dense
+from rfmdist.engine.plan import Plan, check_memory, plan_dense
 from rfmdist.engine.run import Executor, executor
 from rfmdist.errors import InputError, SingularRowError
 from rfmdist.features.dense import DenseFeatures
@@ -172,7 +172,7 @@ class LinRFM(BaseEstimator):
         Raises
         ------
         InputError
-            If a parameter is out of range or there are no training entries.
+            If a parameter is out of range, there are no training entries, or memory cannot hold P.
         StoreError
             If the store is damaged.
         """
@@ -183,6 +183,7 @@ class LinRFM(BaseEstimator):
         self.history_: list[Iteration] = []
         self.n_features_in_ = observations.shape[1]
         self.plan_ = plan_dense(observations, self.dtype)
+        check_memory(self.plan_)
         with executor(client) as run:
             fit = _Fit(self, observations, self.plan_, run)
             schedule = ridge_schedule(self.ridge, self.dtype)

@@ -7,7 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import psutil
 
+from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
 from rfmdist.observations.store import Observations
 
@@ -72,6 +74,22 @@ def plan_dense(observations: Observations, dtype: Any) -> Plan:
     slab = min(slab_rows, m) * n * itemsize if form == "product" else 0
     peak = 2 * n * n * itemsize + depth * n * n * 8 + slab + 3 * (1 << 24)
     return Plan(groups, form, slab_rows, flops, n * n * itemsize, peak)
+
+
+def check_memory(plan: Plan) -> None:
+    """Refuse a plan that this machine's free memory cannot hold.
+
+    Raises
+    ------
+    InputError
+        With both figures.
+    """
+    free = psutil.virtual_memory().available
+    if plan.peak_bytes > free:
+        raise InputError(
+            f"exact features need about {plan.peak_bytes / 2**30:.1f} GiB, this machine has {free / 2**30:.1f} GiB free:"
+            " leave out columns that are hardly observed, use dtype='float32', or a machine with more memory"
+        )
 
 
 def equal_groups(observations: Observations) -> tuple[tuple[int, int], ...]:

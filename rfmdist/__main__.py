@@ -1,0 +1,5 @@
+"""``python -m rfmdist``: the command line."""
+
+from rfmdist.cli import main
+
+main()
