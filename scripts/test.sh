@@ -21,7 +21,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 step ruff
 "$bin/ruff" check .
-"$bin/ruff" format --check .
+# In prose, examples keep their aligned comments.
+"$bin/ruff" format --check --exclude '*.md' .
 step mypy
 "$bin/mypy"
 step pytest
