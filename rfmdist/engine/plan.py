@@ -87,7 +87,7 @@ def check_memory(plan: Plan) -> None:
     free = psutil.virtual_memory().available
     if plan.peak_bytes > free:
         raise InputError(
-            f"exact features need about {plan.peak_bytes / 2**30:.1f} GiB, of which {free / 2**30:.1f} GiB are free here:"
+            f"exact features need about {plan.peak_bytes / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are free:"
             " leave out columns that are hardly observed, use dtype='float32', or a machine with more memory"
         )
 
