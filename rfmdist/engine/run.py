@@ -121,7 +121,11 @@ class OnClient:
                 raise RfmdistError(
                     "the cluster gave up a task after it had ended several workers; give each worker more memory"
                 ) from None
-            except (CancelledError, CommClosedError):
+            except RfmdistError as error:  # a new one: the client keeps the old, and with it these frames' futures
+                error.__traceback__ = None
+                raise type(error)(*error.args) from None
+            except (CancelledError, CommClosedError) as lost:
+                lost.__traceback__ = None
                 for value in shared:
                     if isinstance(value, Published):
                         value.future = None
