@@ -1,0 +1,285 @@
+"""`Completion`: the same numbers one by one, by blocks, folded in, and after saving and opening."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anndata
+import faults
+import numpy as np
+import oracles
+import pytest
+import scipy.sparse as sp
+import zarr
+
+from rfmdist.completion import Completion
+from rfmdist.errors import InputError, StoreError
+from rfmdist.lin_rfm import LinRFM
+from rfmdist.observations.blocks import FITTED_ROLES, Role
+from rfmdist.observations.split import split
+from rfmdist.observations.store import Observations
+
+ROWS = [f"user {i:03d}" for i in range(70)]
+COLUMNS = [7 * j + 1000 for j in range(50)]
+
+
+@pytest.fixture(scope="module")
+def values() -> Any:
+    """Give a matrix of 70 x 50 with unobserved entries."""
+    return oracles.sparse_problem(np.random.default_rng(5), 70, 50, density=0.3)
+
+
+def complete(values: Any, **parameters: Any) -> Completion:
+    """Fit a few iterations with fixed settings on observations with a stored split."""
+    observations = Observations.from_scipy(oracles.as_sparse(values), row_ids=ROWS, column_ids=COLUMNS)
+    split(observations, test=0.2)
+    return (
+        LinRFM(**{"ridge": 0.1, "replacement": 1, "max_iter": 4, "dtype": "float64", **parameters})
+        .fit(observations)
+        .completion_
+    )
+
+
+@pytest.fixture(scope="module", params=["both", None])
+def completion(request: pytest.FixtureRequest, values: Any) -> Completion:
+    """Give a completion with offsets and one without."""
+    return complete(values, offsets=request.param)
+
+
+def everything(completion: Completion) -> Any:
+    """Give all predictions."""
+    return completion.predict_block().compute()
+
+
+# ---- predictions --------------------------------------------------------------------------------------------
+
+
+def test_ids_and_codes_name_the_same_entries(completion: Completion, rng: np.random.Generator) -> None:
+    """Predictions by id equal those by code, in any order and with repeats."""
+    i, j = rng.integers(0, 70, 400), rng.integers(0, 50, 400)
+    by_code = completion.predict(i, j, codes=True)
+    by_id = completion.predict(np.array(ROWS)[i], np.array(COLUMNS)[j])
+    assert np.array_equal(by_code, by_id)
+    assert oracles.distance(by_code, everything(completion)[i, j]) < 1e-13
+
+
+def test_predictions_are_the_oracle_s(values: Any) -> None:
+    """Without offsets an entry is unit times the dual oracle's, with the features at hand."""
+    completion = complete(values, offsets=None)
+    fitted = completion.observations.to_scipy(FITTED_ROLES).tocoo()
+    seen = np.full(values.shape, np.nan)
+    seen[fitted.row, fitted.col] = fitted.data / completion.targets.unit
+    features = completion.features.unit * completion.features.matrix
+    expected = completion.targets.unit * oracles.dual_estimate(seen, features, completion.step.ridge)
+    assert oracles.distance(everything(completion), expected) < 1e-11
+
+
+def test_predictions_broadcast(completion: Completion) -> None:
+    """A column of rows and a row of columns give a table, two scalars a scalar, nothing gives nothing."""
+    table = completion.predict(np.array(ROWS[:3])[:, None], COLUMNS[:4])
+    assert table.shape == (3, 4)
+    assert table[2, 1] == completion.predict(ROWS[2], COLUMNS[1])
+    assert np.shape(completion.predict(ROWS[2], COLUMNS[1])) == ()
+    assert completion.predict([], []).shape == (0,)
+
+
+def test_blocks_are_parts_of_the_whole(completion: Completion) -> None:
+    """Any range of rows is computed alone and gives those rows; a range beyond the end is cut."""
+    whole = everything(completion)
+    assert whole.shape == (70, 50)
+    assert np.array_equal(completion.predict_block(13, 31).compute(), whole[13:31])
+    assert np.array_equal(completion.predict_block(60, 1000).compute(), whole[60:])
+    assert completion.predict_block(5, 5).shape == (0, 50)
+
+
+def test_a_block_is_lazy(completion: Completion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read or solved until numbers are asked for."""
+    monkeypatch.setattr(type(completion.targets), "read", lambda *_: pytest.fail("read too early"))
+    assert completion.predict_block(0, 9).shape == (9, 50)
+
+
+@pytest.mark.parametrize(("rows", "columns", "what"), [
+    (["user 000", "nobody"], [1000, 1000], "row id nobody was not seen"),
+    (["user 000"], [1001], "column id 1001 was not seen"),
+    (["user 000"], [-1], "column id -1 was not seen"),
+    (["user 000"], ["text"], "column id text was not seen"),
+])  # fmt: skip
+def test_unknown_ids_are_named(completion: Completion, rows: Any, columns: Any, what: str) -> None:
+    """The first unknown id is told, and how many are known."""
+    with pytest.raises(InputError, match=what + r" in fitting \(\d+ (row|column)s were\); leave it out"):
+        completion.predict(rows, columns)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "what"),
+    [
+        (-1, 0, "row code -1"),
+        (70, 0, "row code 70"),
+        (0, 50, "column code 50"),
+        (0, 2**62, f"column code {2**62}"),
+    ],
+)
+def test_codes_out_of_range_are_refused(completion: Completion, row: Any, column: Any, what: str) -> None:
+    """Negative and huge codes are told, and never count from the end."""
+    with pytest.raises(InputError, match=what):
+        completion.predict([0, row], [0, column], codes=True)
+
+
+def test_score_of_the_test_split_is_the_score_by_ids(completion: Completion) -> None:
+    """The stored test entries score as the same entries do that are given by id, and as NumPy does."""
+    test = completion.observations.to_scipy(Role.TEST).tocoo()
+    stored = completion.score()
+    given = completion.score(np.array(ROWS)[test.row], np.array(COLUMNS)[test.col], test.data)
+    errors = everything(completion)[test.row, test.col] - test.data
+    assert stored.count == given.count == test.nnz > 100
+    assert stored.rmse == pytest.approx(given.rmse, rel=1e-13)
+    assert stored.rmse == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-12)
+    assert stored.mae == pytest.approx(np.mean(np.abs(errors)), rel=1e-12)
+
+
+def test_scoring_nothing_is_refused(values: Any) -> None:
+    """Without a stored test split the way out is told."""
+    fitted = LinRFM(ridge=0.1, replacement=1, max_iter=1).fit(oracles.as_sparse(values)).completion_
+    with pytest.raises(InputError, match="no test entries are stored"):
+        fitted.score()
+
+
+def test_ratings_are_clipped_and_other_values_are_not(rng: np.random.Generator) -> None:
+    """Values whose ends are met again and again hold predictions within them; clip=None and continuous ones do not."""
+    stars = np.where(rng.random((60, 40)) < 0.3, rng.choice([1.0, 5.0], (60, 40)), np.nan)
+    fixed = {"ridge": 1e-3, "replacement": 1, "max_iter": 2}
+    held, free, narrow, continuous = (
+        everything(LinRFM(**fixed, clip=clip).fit(oracles.as_sparse(v)).completion_)
+        for v, clip in ((stars, "auto"), (stars, None), (stars, (2, 4)), (stars + rng.normal(size=(60, 40)), "auto"))
+    )
+    assert (held.min(), held.max()) == (1, 5)
+    assert free.min() < 1
+    assert free.max() > 5
+    assert np.array_equal(held, np.clip(free, 1, 5))
+    assert (narrow.min(), narrow.max()) == (2, 4)
+    assert len(np.unique(continuous)) == continuous.size
+
+
+# ---- new rows -----------------------------------------------------------------------------------------------
+
+
+def fitted_rows(completion: Completion) -> sp.csr_array:
+    """Give what the rows were solved from."""
+    return completion.observations.to_scipy(FITTED_ROLES)
+
+
+def test_folded_rows_are_the_fitted_rows(completion: Completion) -> None:
+    """Rows with the same entries get the same bits as among the fitted ones, in any order, and no refit."""
+    order = np.array([3, 60, 0, 1, 17])
+    folded = completion.fold_in(fitted_rows(completion)[order])
+    assert np.array_equal(everything(folded), everything(completion)[order])
+    assert folded.features is completion.features
+
+
+def test_folded_columns_are_matched_by_id(completion: Completion, rng: np.random.Generator) -> None:
+    """Observations with their columns in another order, and some missing, fold in by id; row ids are theirs."""
+    matrix = fitted_rows(completion)[:4].tocsc()
+    present = np.flatnonzero(np.diff(matrix.indptr))
+    order = rng.permutation(present)
+    new = Observations.from_scipy(matrix[:, order], row_ids=["a", "b", "c", "d"], column_ids=np.array(COLUMNS)[order])
+    folded = completion.fold_in(new)
+    assert np.array_equal(everything(folded), everything(completion)[:4])
+    assert np.array_equal(folded.predict("c", COLUMNS), completion.predict(ROWS[2], COLUMNS))
+
+
+def test_folding_in_refuses_strange_columns(completion: Completion) -> None:
+    """An unknown column id, and a matrix of another width, are told."""
+    new = Observations.from_scipy(sp.coo_array(np.ones((2, 2))), column_ids=[1000, 5])
+    with pytest.raises(InputError, match="column id 5 was not seen in fitting"):
+        completion.fold_in(new)
+    with pytest.raises(InputError, match="the new rows have 3 columns, the completion has 50"):
+        completion.fold_in(sp.coo_array(np.ones((2, 3))))
+
+
+def test_a_new_row_without_entries_is_its_offsets(completion: Completion) -> None:
+    """Nothing observed: the mean and the columns' offsets are all there is to say."""
+    folded = completion.fold_in(sp.coo_array((1, 50)))
+    offsets = completion.targets.offsets
+    assert np.allclose(everything(folded)[0], offsets.mean + offsets.columns, rtol=0, atol=1e-14)
+
+
+# ---- files --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("offsets", ["both", None])
+def test_saved_is_opened_the_same(values: Any, tmp_path: Path, dtype: str, offsets: Any) -> None:
+    """After saving and opening, predictions, scores and folded rows are the same bits."""
+    before = complete(values, dtype=dtype, offsets=offsets, power=1.5)
+    before.save(tmp_path / "c.zarr")
+    after = Completion.open(tmp_path / "c.zarr")
+    assert np.array_equal(everything(before), everything(after))
+    assert np.array_equal(before.predict(ROWS, COLUMNS[0]), after.predict(ROWS, COLUMNS[0]))
+    assert before.score().rmse == after.score().rmse
+    folded = fitted_rows(before)[:5]
+    assert np.array_equal(everything(before.fold_in(folded)), everything(after.fold_in(folded)))
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_held_out_entries_stay_held_out(values: Any, tmp_path: Path, refit: bool) -> None:
+    """Entries that a fit held out by itself are saved as such, so that an opened completion solves the same rows."""
+    model = LinRFM(ridge=0.1, replacement=1, max_iter=3, refit=refit).fit(oracles.as_sparse(values))
+    model.completion_.save(tmp_path / "c.zarr")
+    assert np.array_equal(everything(model.completion_), everything(Completion.open(tmp_path / "c.zarr")))
+
+
+@pytest.mark.filterwarnings("ignore:Transforming to str index")
+def test_anndata_opens_a_saved_completion(completion: Completion, tmp_path: Path) -> None:
+    """AnnData reads the observations and finds P in varp."""
+    completion.save(tmp_path / "c.zarr")
+    opened = anndata.read_zarr(tmp_path / "c.zarr")
+    assert np.array_equal(opened.varp["features"], completion.features.matrix)
+    assert (completion.observations.to_scipy() != opened.X).nnz == 0
+    assert list(opened.obs_names) == ROWS
+
+
+def test_saving_keeps_what_is_there(completion: Completion, tmp_path: Path) -> None:
+    """An existing path is refused and left as it was, unless it may be overwritten."""
+    completion.save(tmp_path / "c.zarr")
+    before = faults.snapshot(tmp_path)
+    with pytest.raises(InputError, match="exists"):
+        completion.save(tmp_path / "c.zarr")
+    assert faults.snapshot(tmp_path) == before
+    completion.save(tmp_path / "c.zarr", overwrite=True)
+    assert np.array_equal(everything(Completion.open(tmp_path / "c.zarr")), everything(completion))
+
+
+def test_torn_features_are_refused(completion: Completion, tmp_path: Path) -> None:
+    """A lost chunk of P, a flipped bit in it, and no P at all each give one sentence with the way out."""
+    path = tmp_path / "c.zarr"
+    completion.save(path)
+    (chunk,) = faults.shards(path, "varp/features")
+    whole = chunk.read_bytes()
+    faults.flip_byte(chunk)
+    with pytest.raises(StoreError, match="varp/features is damaged"):
+        Completion.open(path)
+    chunk.unlink()
+    with pytest.raises(StoreError, match="a part of varp/features is missing; fit again"):
+        Completion.open(path)
+    chunk.write_bytes(whole)
+    Completion.open(path)
+    del zarr.open_group(path)["varp/features"]
+    with pytest.raises(StoreError, match="varp/features is missing; fit again"):
+        Completion.open(path)
+
+
+def test_observations_are_no_completion(values: Any, tmp_path: Path) -> None:
+    """A store of observations is told apart, and where to get a completion."""
+    Observations.from_scipy(oracles.as_sparse(values), tmp_path / "o.zarr")
+    with pytest.raises(StoreError, match="holds observations, not a completion; make one with 'rfmdist fit'"):
+        Completion.open(tmp_path / "o.zarr")
+
+
+def test_a_full_disk_leaves_nothing(completion: Completion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk fills while P is written, the path stays free and the sentence says so."""
+    refused = faults.fill_disk_at(monkeypatch, "varp/features")
+    with pytest.raises(StoreError, match="the disk is full"):
+        completion.save(tmp_path / "c.zarr")
+    assert refused
+    assert not (tmp_path / "c.zarr").exists()

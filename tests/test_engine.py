@@ -1,0 +1,307 @@
+"""The engine: plans depend on counts alone; results are the same bits anywhere, whatever dies."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+from distributed import Client, LocalCluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rfmdist.engine import plan as planning
+from rfmdist.engine import run as running
+from rfmdist.engine import work
+from rfmdist.engine.plan import equal_groups, plan_dense
+from rfmdist.engine.run import InProcess, OnClient, executor
+from rfmdist.errors import RfmdistError, SingularRowError
+from rfmdist.kernels.threads import Threads
+from rfmdist.lin_rfm import LinRFM
+from rfmdist.observations.ingest import ingest
+from rfmdist.observations.split import split
+from rfmdist.observations.store import Observations
+
+FIXED = {"ridge": 0.1, "replacement": 1, "max_iter": 3, "tol": 0.0, "validation_fraction": 0, "offsets": None}
+
+
+@pytest.fixture(scope="module", params=[1, 2, 4])
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    """Give a cluster of 1, 2 and 4 worker processes."""
+    yield from _cluster(request.param)
+
+
+@pytest.fixture
+def mortal() -> Iterator[Client]:
+    """Give a cluster of 2 worker processes that a test may kill."""
+    yield from _cluster(2)
+
+
+def _cluster(workers: int) -> Iterator[Client]:
+    with (
+        LocalCluster(
+            n_workers=workers,
+            processes=True,
+            threads_per_worker=1,
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Observations:
+    """Give 300 x 60 observations on disk, which `many_groups` cuts into several groups."""
+    values = oracles.sparse_problem(np.random.default_rng(1), 300, 60)
+    return Observations.from_scipy(oracles.as_sparse(values), tmp_path_factory.mktemp("engine") / "small.zarr")
+
+
+@pytest.fixture(scope="module")
+def movielens(movielens_100k: Path, tmp_path_factory: pytest.TempPathFactory) -> Observations:
+    """Give MovieLens 100K with its test split."""
+    files = [movielens_100k / "u1.base", movielens_100k / "u1.test"]
+    observations = ingest(files, tmp_path_factory.mktemp("engine") / "ml-100k.zarr")
+    split(observations, test_file=files[1])
+    return observations
+
+
+@pytest.fixture
+def many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut even small problems into 7 groups."""
+    monkeypatch.setattr(planning, "SMALL_GROUPS", 7)
+
+
+def fitted(observations: Any, client: Any = None, **parameters: Any) -> Any:
+    """Give the features after a short fit of fixed settings."""
+    return LinRFM(**{**FIXED, **parameters}).fit(observations, client=client).completion_.features
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether features are the same bits."""
+    return one.unit == other.unit and np.array_equal(one.matrix, other.matrix)
+
+
+# ---- the plan -----------------------------------------------------------------------------------------------
+
+
+def counted(counts: list[int], n: int) -> Any:
+    """Give what a plan looks at: a shape and row counts."""
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return SimpleNamespace(shape=(len(counts), n), indptr=indptr, nnz=int(indptr[-1]))
+
+
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=300), st.sampled_from([5, 2000, 30_000]))
+@settings(max_examples=100, deadline=None)
+def test_groups_cover_the_rows_once(counts: list[int], n: int) -> None:
+    """Groups follow each other, are not empty, cover all rows and are at most 64."""
+    for groups in (plan_dense(counted(counts, n), "float32").groups, equal_groups(counted(counts, n))):
+        assert [i for start, stop in groups for i in range(start, stop)] == list(range(len(counts)))
+        assert all(start < stop for start, stop in groups)
+        assert len(groups) <= planning.GROUPS
+
+
+def test_groups_are_of_about_equal_cost() -> None:
+    """Work is shared by cost, not by rows: a long row weighs as many short ones do."""
+    counts = [2000] * 100 + [20] * 5000
+    plan = plan_dense(counted(counts, 2048), "float32")
+    cost = np.array(counts) ** 3 / 3 + 2.0 * np.array(counts) * 2048 + 2048**2
+    shares = np.array([cost[start:stop].sum() for start, stop in plan.groups])
+    assert len(plan.groups) > 2
+    assert shares.max() < 1.5 * shares.mean()
+
+
+def test_the_plan_does_not_know_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups and form are the same on 1 core and on 64."""
+    plans = []
+    for count in (1, 64):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, c=count: set(range(c)))
+        monkeypatch.setattr(os, "cpu_count", lambda c=count: c)
+        plans.append(plan_dense(counted([30] * 5000, 1000), "float32"))
+    assert plans[0] == plans[1]
+
+
+def test_form_is_chosen_by_cost() -> None:
+    """Few rows form Z; many sparse rows, for which m n^2 exceeds the n^3 of the update, sum A'A."""
+    assert plan_dense(counted([50] * 1000, 2000), "float32").form == "product"
+    assert plan_dense(counted([20] * 100_000, 2000), "float32").form == "gram"
+
+
+def test_peak_bytes_count_the_features_and_partials() -> None:
+    """The peak is at least P old and new and one float64 partial, and no more than 12 times that."""
+    for dtype, size in (("float32", 4), ("float64", 8)):
+        plan = plan_dense(counted([50] * 20_000, 3000), dtype)
+        least = 3000**2 * (2 * size + 8)
+        assert plan.feature_bytes == 3000**2 * size
+        assert least <= plan.peak_bytes <= 12 * least
+
+
+# ---- the same bits anywhere ---------------------------------------------------------------------------------
+
+
+def leaf(group: tuple[int, int], *shared: Any) -> Any:
+    """Name a group, to see in what order names are put together."""
+    return Named(str(group[0]))
+
+
+class Named:
+    """A name whose sum shows how it was made."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __add__(self, other: Named) -> Named:
+        return Named(f"({self.name}+{other.name})")
+
+
+@pytest.mark.parametrize(("count", "tree"), [(1, "0"), (4, "((0+1)+(2+3))"), (6, "(((0+1)+(2+3))+(4+5))")])
+def test_the_tree_is_fixed(client: Client, count: int, tree: str) -> None:
+    """Groups are summed pairwise in one order, in process as on a cluster."""
+    groups = [(i, i + 1) for i in range(count)]
+    assert InProcess(Threads(1)).reduce(leaf, groups).name == tree
+    assert OnClient(client).reduce(leaf, groups).name == tree
+
+
+@pytest.mark.usefixtures("many_groups")
+@pytest.mark.parametrize(("power", "dtype"), [(0.5, "float32"), (1, "float64")])
+def test_same_bits_on_any_cluster(
+    small: Observations, client: Client, power: float, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven groups, and panels of the update, give in process and on 1, 2 and 4 workers the same bits."""
+    here = fitted(small, power=power, dtype=dtype)
+    assert len(plan_dense(small, dtype).groups) > 4
+    assert same(here, fitted(small, client, power=power, dtype=dtype))
+
+
+@pytest.mark.usefixtures("many_groups")
+def test_all_stages_run_on_a_cluster(rng: np.random.Generator, client: Client) -> None:
+    """Choosing, fitting, refitting and scoring of observations in memory give the same numbers on a cluster."""
+    observations = Observations.from_scipy(oracles.as_sparse(oracles.sparse_problem(rng, 80, 50)))
+    split(observations, test=0.2)
+    here, there = (LinRFM(max_iter=8).fit(observations, client=where) for where in (None, client))
+    assert same(here.completion_.features, there.completion_.features)
+    assert [h.validation_rmse for h in here.history_[:-8]] == [h.validation_rmse for h in there.history_[:-8]]
+    assert here.completion_.score().rmse == there.completion_.score(client=client).rmse
+
+
+def test_same_bits_on_movielens(movielens: Observations, client: Client) -> None:
+    """P after 3 iterations on MovieLens 100K is the same bits in process and on 1, 2 and 4 workers."""
+    assert same(fitted(movielens, offsets="both"), fitted(movielens, client, offsets="both"))
+
+
+@pytest.mark.parametrize("name", ["small", "movielens"])
+def test_same_bits_on_any_number_of_threads(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P after 3 iterations in process is the same bits on 1, 2 and 3 threads."""
+    found = []
+    for count in (1, 2, 3):
+        monkeypatch.setattr(running, "cores", lambda c=count: c)
+        with executor() as run:
+            assert run._threads.count == count
+        found.append(fitted(request.getfixturevalue(name)))
+    assert same(found[0], found[1])
+    assert same(found[0], found[2])
+
+
+# ---- faults -------------------------------------------------------------------------------------------------
+
+
+def nothing_left(client: Client) -> bool:
+    """Wait up to 10 s until no worker holds any result; an error's traceback may hold some until collected."""
+    end = time.monotonic() + 10
+    while client.who_has() and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.05)
+    return not client.who_has()
+
+
+def iterate_and_die(folder: str, group: tuple[int, int], *arguments: Any) -> Any:
+    """Do a group's work, but kill this worker the first time the second group is asked for; count the calls."""
+    calls = Path(folder) / f"{group[0]}-{time.monotonic_ns()}"
+    calls.touch()
+    if group[0] > 0 and not (Path(folder) / "died").exists():
+        (Path(folder) / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work_iterate(group, *arguments)
+
+
+work_iterate = work.iterate
+
+
+@pytest.mark.usefixtures("many_groups")
+def test_nothing_is_left_on_the_workers(small: Observations, client: Client) -> None:
+    """After a fit the cluster holds none of its data."""
+    fitted(small, client)
+    assert nothing_left(client)
+
+
+@pytest.mark.usefixtures("many_groups")
+def test_a_worker_dies_within_a_task(
+    small: Observations, mortal: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lost groups are done again: the same bits as without the death."""
+    undisturbed = fitted(small)
+    monkeypatch.setattr(work, "iterate", partial(iterate_and_die, str(tmp_path)))
+    assert same(undisturbed, fitted(small, mortal))
+    assert (tmp_path / "died").exists()
+    assert nothing_left(mortal)
+
+
+@pytest.mark.usefixtures("many_groups")
+@pytest.mark.parametrize("victims", [1, 2])
+def test_workers_die_between_iterations(small: Observations, mortal: Client, victims: int) -> None:
+    """Data that only the dead workers held is sent anew: the same bits as without the deaths."""
+    undisturbed = fitted(small)
+    processes = list(mortal.run(os.getpid).values())[:victims]
+
+    def kill(iteration: Any) -> None:
+        if iteration.iteration == 1:
+            for process in processes:
+                os.kill(process, signal.SIGKILL)
+            gone(mortal, processes)
+
+    assert same(undisturbed, fitted(small, mortal, callbacks=[kill]))
+    assert nothing_left(mortal)
+
+
+def gone(client: Client, processes: list[int]) -> None:
+    """Wait until the scheduler has seen that workers are lost, and that others took their place."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        alive = client.run(os.getpid, on_error="ignore").values()
+        if len(alive) == 2 and not set(processes) & set(alive):
+            return
+        time.sleep(0.1)
+    raise TimeoutError("the workers did not come back")
+
+
+@pytest.mark.usefixtures("many_groups")
+def test_a_worker_s_error_is_ours(client: Client) -> None:
+    """What a row's solve cannot do is told in the same sentence as in process, and nothing is left behind."""
+    values = oracles.as_sparse(np.array([[1.0, 0.0, 2.0], [2.0, 0.0, 1.0]] * 5))
+    with pytest.raises(SingularRowError, match=r"row code \d: its 3 × 3 system is not positive definite"):
+        fitted(values, client, ridge=0.0)
+    assert nothing_left(client)
+
+
+def test_a_task_that_ends_every_worker_is_given_up(mortal: Client) -> None:
+    """A group that kills whoever takes it ends the fit with one sentence."""
+    with pytest.raises(RfmdistError, match="gave up a task after it had ended several workers"):
+        OnClient(mortal).reduce(suicide, [(0, 1)])
+
+
+def suicide(group: tuple[int, int], threads: Any) -> None:
+    """Kill the worker."""
+    os.kill(os.getpid(), signal.SIGKILL)
