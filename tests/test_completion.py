@@ -260,12 +260,12 @@ def test_torn_features_are_refused(completion: Completion, tmp_path: Path) -> No
     with pytest.raises(StoreError, match="varp/features is damaged"):
         Completion.open(path)
     chunk.unlink()
-    with pytest.raises(StoreError, match="a part of varp/features is missing; fit again"):
+    with pytest.raises(StoreError, match="a part of varp/features is missing; restore it"):
         Completion.open(path)
     chunk.write_bytes(whole)
     Completion.open(path)
     del zarr.open_group(path)["varp/features"]
-    with pytest.raises(StoreError, match="varp/features is missing; fit again"):
+    with pytest.raises(StoreError, match="varp/features is gone"):
         Completion.open(path)
 
 
