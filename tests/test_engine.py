@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
+from distributed.comm import CommClosedError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -165,6 +167,7 @@ class Named:
         return Named(f"({self.name}+{other.name})")
 
 
+@pytest.mark.parametrize("client", [2], indirect=True)
 @pytest.mark.parametrize(("count", "tree"), [(1, "0"), (4, "((0+1)+(2+3))"), (6, "(((0+1)+(2+3))+(4+5))")])
 def test_the_tree_is_fixed(client: Client, count: int, tree: str) -> None:
     """Groups are summed pairwise in one order, in process as on a cluster."""
@@ -175,9 +178,7 @@ def test_the_tree_is_fixed(client: Client, count: int, tree: str) -> None:
 
 @pytest.mark.usefixtures("many_groups")
 @pytest.mark.parametrize(("power", "dtype"), [(0.5, "float32"), (1, "float64")])
-def test_same_bits_on_any_cluster(
-    small: Observations, client: Client, power: float, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_same_bits_on_any_cluster(small: Observations, client: Client, power: float, dtype: str) -> None:
     """Seven groups, and panels of the update, give in process and on 1, 2 and 4 workers the same bits."""
     here = fitted(small, power=power, dtype=dtype)
     assert len(plan_dense(small, dtype).groups) > 4
@@ -185,6 +186,7 @@ def test_same_bits_on_any_cluster(
 
 
 @pytest.mark.usefixtures("many_groups")
+@pytest.mark.parametrize("client", [2], indirect=True)
 def test_all_stages_run_on_a_cluster(rng: np.random.Generator, client: Client) -> None:
     """Choosing, fitting, refitting and scoring of observations in memory give the same numbers on a cluster."""
     observations = Observations.from_scipy(oracles.as_sparse(oracles.sparse_problem(rng, 80, 50)))
@@ -241,6 +243,7 @@ work_iterate = work.iterate
 
 
 @pytest.mark.usefixtures("many_groups")
+@pytest.mark.parametrize("client", [2], indirect=True)
 def test_nothing_is_left_on_the_workers(small: Observations, client: Client) -> None:
     """After a fit the cluster holds none of its data."""
     fitted(small, client)
@@ -260,7 +263,7 @@ def test_a_worker_dies_within_a_task(
 
 
 @pytest.mark.usefixtures("many_groups")
-@pytest.mark.parametrize("victims", [1, 2])
+@pytest.mark.parametrize("victims", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_workers_die_between_iterations(small: Observations, mortal: Client, victims: int) -> None:
     """Data that only the dead workers held is sent anew: the same bits as without the deaths."""
     undisturbed = fitted(small)
@@ -288,6 +291,7 @@ def gone(client: Client, processes: list[int]) -> None:
 
 
 @pytest.mark.usefixtures("many_groups")
+@pytest.mark.parametrize("client", [2], indirect=True)
 def test_a_worker_s_error_is_ours(client: Client) -> None:
     """What a row's solve cannot do is told in the same sentence as in process, and nothing is left behind."""
     values = oracles.as_sparse(np.array([[1.0, 0.0, 2.0], [2.0, 0.0, 1.0]] * 5))
@@ -296,6 +300,44 @@ def test_a_worker_s_error_is_ours(client: Client) -> None:
     assert nothing_left(client)
 
 
+class FailingClient:
+    """A client whose cluster answers every step with the same error; counts what it was sent."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.scattered = 0
+
+    def scatter(self, value: Any, **_: Any) -> Any:
+        """Take data."""
+        self.scattered += 1
+        return value
+
+    def submit(self, *_: Any, **__: Any) -> None:
+        """Take a task."""
+
+    def gather(self, _: Any) -> None:
+        """Fail."""
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "sendings"),
+    [
+        (KilledWorker("task", None, 3), "gave up a task after it had ended several workers", 1),
+        (CancelledError(), "the cluster lost its workers 3 times in one step", 3),
+        (CommClosedError(), "the cluster lost its workers 3 times in one step", 3),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_one_sentence(error: Any, message: str, sendings: int) -> None:
+    """Lost data is sent anew three times, a task that kills is not; then the fit ends with our error."""
+    client = FailingClient(error)
+    run = OnClient(client)
+    with pytest.raises(RfmdistError, match=message):
+        run.reduce(leaf, [(0, 1)], run.publish("data"))
+    assert client.scattered == sendings
+
+
+@pytest.mark.slow
 def test_a_task_that_ends_every_worker_is_given_up(mortal: Client) -> None:
     """A group that kills whoever takes it ends the fit with one sentence."""
     with pytest.raises(RfmdistError, match="gave up a task after it had ended several workers"):
