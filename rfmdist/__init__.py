@@ -1,13 +1,20 @@
-"""rfmdist: completion of huge, mostly unobserved matrices with linear Recursive Feature Machines."""
+"""rfmdist: completion of huge, mostly unobserved matrices with linear Recursive Feature Machines.
 
-from rfmdist.completion import Completion
-from rfmdist.errors import InputError, RfmdistError, StoreError
-from rfmdist.lin_rfm import LinRFM
-from rfmdist.observations.blocks import Offsets, Role
-from rfmdist.observations.ingest import ingest
-from rfmdist.observations.offsets import fit_offsets
-from rfmdist.observations.split import split
-from rfmdist.observations.store import Observations
+Names are loaded when they are first used, so that the command line answers at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rfmdist.completion import Completion
+    from rfmdist.errors import InputError, RfmdistError, StoreError
+    from rfmdist.lin_rfm import LinRFM
+    from rfmdist.observations.blocks import Offsets, Role
+    from rfmdist.observations.ingest import ingest
+    from rfmdist.observations.offsets import fit_offsets
+    from rfmdist.observations.split import split
+    from rfmdist.observations.store import Observations
 
 __all__ = [
     "Completion",
@@ -22,3 +29,23 @@ __all__ = [
     "ingest",
     "split",
 ]
+
+_HOMES = {
+    "Completion": "completion",
+    "InputError": "errors",
+    "LinRFM": "lin_rfm",
+    "Observations": "observations.store",
+    "Offsets": "observations.blocks",
+    "RfmdistError": "errors",
+    "Role": "observations.blocks",
+    "StoreError": "errors",
+    "fit_offsets": "observations.offsets",
+    "ingest": "observations.ingest",
+    "split": "observations.split",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rfmdist' has no attribute {name!r}")
+    return getattr(import_module(f"rfmdist.{_HOMES[name]}"), name)

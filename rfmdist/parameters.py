@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rfmdist.errors import InputError
+from rfmdist.observations.blocks import parse_dtype
 
 
 def check_parameters(model: Any) -> None:
@@ -32,12 +33,7 @@ def check_parameters(model: Any) -> None:
         raise InputError(f"validation_fraction={model.validation_fraction!r} must be at least 0 and below 1")
     if not isinstance(model.max_iter, int | np.integer) or model.max_iter < 1:
         raise InputError(f"max_iter={model.max_iter!r} must be a whole number of at least 1")
-    try:
-        known = np.dtype(model.dtype) in (np.dtype(np.float32), np.dtype(np.float64))
-    except TypeError:
-        known = False
-    if not known:
-        raise InputError(f"dtype={model.dtype!r} must be 'float32' or 'float64'")
+    parse_dtype(model.dtype)
     _check_clip(model.clip)
 
 

@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 step ruff
 "$bin/ruff" check .
 # In prose, examples keep their aligned comments.
-"$bin/ruff" format --check --exclude '*.md' .
+"$bin/ruff" format --check .
 step mypy
 "$bin/mypy"
 step pytest

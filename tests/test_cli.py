@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 from distributed import LocalCluster
 
-from rfmdist import Completion, LinRFM, Observations, Role, cli_paths
+from rfmdist import Completion, LinRFM, Observations, Role
 from rfmdist.cli import main
+from rfmdist.cli import paths as cli_paths
 from rfmdist.observations.tables import read_table
 
 FIT = ["--max-iter", "4", "--replacement", "1"]

@@ -353,7 +353,7 @@ def test_bad_npz(tmp_path: Path) -> None:
         ({"memory": "100MB"}, "memory 100MB: too small.* least that works is 700MB"),
         ({"memory": "much"}, "memory 'much' is not a size"),
         ({"duplicates": "first"}, "duplicates 'first' is not known"),
-        ({"dtype": "int32"}, "dtype int32 cannot be stored"),
+        ({"dtype": "int32"}, "dtype='int32' must be 'float32' or 'float64'"),
         ({"row": "nobody"}, "no column 'nobody' for row; its columns are userId, movieId, rating"),
         ({"row": "9"}, "no column '9' for row"),
         ({"row": "userId", "column": "userId"}, "cannot tell"),

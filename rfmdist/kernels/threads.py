@@ -18,6 +18,8 @@ from threadpoolctl import threadpool_limits
 _lock = Lock()
 _users = 0
 _limits: Any = None
+_keeper = ThreadPoolExecutor(1, thread_name_prefix="rfmdist-blas")
+"""Sets and restores the limit: OpenBLAS obeys one Python thread at a time, and callers come from many."""
 
 
 @contextmanager
@@ -27,14 +29,18 @@ def one_blas_thread() -> Iterator[None]:
     with _lock:
         _users += 1
         if _users == 1:
-            _limits = threadpool_limits(1, "blas")
+            _limits = _keeper.submit(_limit).result()
     try:
         yield
     finally:
         with _lock:
             _users -= 1
             if _users == 0:
-                _limits.restore_original_limits()
+                _keeper.submit(_limits.__exit__, None, None, None).result()
+
+
+def _limit() -> Any:
+    return threadpool_limits(1, "blas").__enter__()
 
 
 def cores() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,17 @@ def parse_roles(roles: str | Role | Iterable[str | Role]) -> frozenset[Role]:
         raise InputError(
             f"split {str(unknown).strip(chr(39)).lower()!r} is not known: use train, validation or test"
         ) from None
+
+
+def parse_dtype(dtype: Any) -> np.dtype[Any]:
+    """Turn a name or type into float32 or float64; others are refused."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise InputError(f"dtype={dtype!r} must be 'float32' or 'float64'")
+    return found
 
 
 @dataclass(frozen=True, eq=False)

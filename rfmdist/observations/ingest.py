@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
+from rfmdist.observations.blocks import parse_dtype
 from rfmdist.observations.files import check_destination
 from rfmdist.observations.matrices import is_matrix, matrix_tables
 from rfmdist.observations.sources import Table, read_sources
@@ -83,9 +84,7 @@ def ingest(
     """
     if duplicates not in ("error", "last", "mean", "sum"):
         raise InputError(f"duplicates {duplicates!r} is not known: use error, last, mean or sum")
-    kind = np.dtype(dtype)
-    if kind not in (np.float32, np.float64):
-        raise InputError(f"dtype {dtype} cannot be stored: use float32 or float64")
+    kind = parse_dtype(dtype)
     destination = None if path is None else Path(path)
     check_destination(destination, overwrite=overwrite)
     tell = progress or (lambda stage, done, total: None)

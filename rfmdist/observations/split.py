@@ -63,12 +63,14 @@ def split(
     Raises
     ------
     InputError
-        If a fraction is out of range, two ways are given, a pair of the file is not in the store, or no entry
-        would be left for training.
+        If the store is a completion, a fraction is out of range, two ways are given, a pair of the file is not
+        in the store, or no entry would be left for training.
     StoreError
         If the store is damaged or the disk full; the earlier split is then still there.
     """
     _check(validation, test, test_file, leave_out, seed)
+    if observations.attributes("completion") is not None:
+        raise InputError(f"{observations.name}: is a completion; split the store it was fitted to, then fit again")
     if test_file is not None:
         files = [test_file] if isinstance(test_file, str | Path) else list(test_file)
         with Stage(observations.path, memory, pairs=True) as stage:

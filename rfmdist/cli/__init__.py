@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rfmdist.cli_verb import Verb
+from rfmdist.cli.verb import Verb
 
 
 class Dtype(StrEnum):
@@ -84,7 +84,7 @@ def ingest(
 
     Tables are CSV, TSV, '::' or other delimited text (.gz too) and Parquet; a matrix is Matrix Market or npz.
     """
-    from rfmdist.cli_show import IngestProgress
+    from rfmdist.cli.show import IngestProgress
     from rfmdist.observations.ingest import ingest
 
     options = _given(
@@ -115,13 +115,10 @@ def split(
 
     An earlier split of the store and its offsets are replaced.
     """
-    from rfmdist.errors import InputError
     from rfmdist.observations.split import split
     from rfmdist.observations.store import Observations
 
     observations = Observations.open(store)
-    if observations.attributes("completion") is not None:
-        raise InputError(f"{store}: is a completion; split the store it was fitted to, then fit again")
     options = _given(
         validation=validation, test=test, test_file=test_file or None, leave_out=leave_out, seed=seed,
         row=row, column=column, delimiter=delimiter, memory=memory,
@@ -136,8 +133,8 @@ def info(store: Store, as_json: Json = False) -> None:
 
     Also what an exact fit of it would take.
     """
-    from rfmdist.cli_facts import store_facts
-    from rfmdist.cli_show import show
+    from rfmdist.cli.facts import store_facts
+    from rfmdist.cli.show import show
 
     show(store_facts(store), as_json)
 
@@ -169,9 +166,9 @@ def fit(
 
     Settings that are 'auto' are chosen on the validation entries; test entries are left alone.
     """
-    from rfmdist.cli_facts import fit_facts
-    from rfmdist.cli_paths import check_output, cluster
-    from rfmdist.cli_show import FitProgress, show
+    from rfmdist.cli.facts import fit_facts
+    from rfmdist.cli.paths import check_output, cluster
+    from rfmdist.cli.show import FitProgress, show
     from rfmdist.lin_rfm import LinRFM
     from rfmdist.observations.store import Observations
 
@@ -203,7 +200,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score predictions: RMSE, MAE and their number."""
-    from rfmdist.cli_show import show
+    from rfmdist.cli.show import show
     from rfmdist.completion import Completion
     from rfmdist.observations.tables import read_table
 
@@ -227,8 +224,8 @@ def predict(
     overwrite: Overwrite = False,
 ) -> None:
     """Predict entries given by the users' own ids."""
-    from rfmdist.cli_facts import id_names
-    from rfmdist.cli_paths import check_output, write_table
+    from rfmdist.cli.facts import id_names
+    from rfmdist.cli.paths import check_output, write_table
     from rfmdist.completion import Completion
     from rfmdist.observations.tables import read_table
 
