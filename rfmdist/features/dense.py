@@ -20,9 +20,9 @@ Form = Literal["product", "gram"]
 
 TILE = 768
 """Columns of a tile of ZᵀZ: single-threaded tiles of this size run within 5 % of one threaded dsyrk."""
-PANEL_BYTES = 1 << 20
-"""Bytes of a panel of P that multiplies sparse rows: half of a core's second-level cache and more."""
-PIECE_ENTRIES = 1 << 14
+PANEL_BYTES = 1 << 22
+"""Bytes of a panel of P that multiplies sparse rows: small enough for the cache, wide enough to pay for its copy."""
+PIECE_ENTRIES = 1 << 12
 """Entries of the rows that one piece of work solves."""
 
 

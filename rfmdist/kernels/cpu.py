@@ -64,11 +64,11 @@ def solve_rows(
             continue
         observed = indices[start : start + size]
         for c in range(size):
-            column = features[observed[c]]
-            base = c * size
+            column = features[np.uint64(observed[c])]  # unsigned: no check for places counted from the end
+            base = np.uint64(c * size)
             for r in range(c, size):
-                gathered[base + r] = column[observed[r]]
-            gathered[base + c] += ridge
+                gathered[base + np.uint64(r)] = column[np.uint64(observed[r])]
+            gathered[base + np.uint64(c)] += ridge
         right = dual[start : start + size]
         right[:] = values[start : start + size]
         numbers[0] = size
@@ -180,7 +180,7 @@ def add_gram_panel(indptr: Array, indices: Array, dual: Array, top: int, bottom:
         while t < stop and indices[t] < bottom:
             row, a = gram[indices[t]], np.float64(dual[t])
             for s in range(start, t + 1):
-                row[indices[s]] += a * dual[s]
+                row[np.uint64(indices[s])] += a * dual[s]
             t += 1
 
 
@@ -202,5 +202,5 @@ def predict_entries(
             row = features[wanted[w]]
             total = 0.0
             for t in range(indptr[i], indptr[i + 1]):
-                total += dual[t] * np.float64(row[indices[t]])
+                total += dual[t] * np.float64(row[np.uint64(indices[t])])
             out[w] = total
