@@ -25,7 +25,7 @@ from rfmdist.errors import InputError, StoreError
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.protocol import Scores, Step
 from rfmdist.kernels.threads import Threads, one_blas_thread
-from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
+from rfmdist.observations.blocks import Offsets, Role, RowBlock
 from rfmdist.observations.layout import SHARD, create_matrix
 from rfmdist.observations.offsets import row_offsets
 from rfmdist.observations.store import Observations
@@ -104,8 +104,15 @@ class Completion:
         -------
         dask.array.Array of shape (stop - start, n)
             One chunk a row block; nothing is computed until asked for.
+
+        Raises
+        ------
+        InputError
+            If the range is not within the rows.
         """
         n, last = self.shape[1], self.shape[0] if stop is None else min(stop, self.shape[0])
+        if not 0 <= start <= last:
+            raise InputError(f"rows {start} to {last} are not a range within 0 to {self.shape[0]}")
         rows = max(1, work.DENSE_ENTRIES // max(n, 1))
         handle, meta = delayed(self, pure=False), np.empty((0, 0), self.targets.dtype)
         blocks = [
@@ -146,6 +153,8 @@ class Completion:
         """
         if rows is not None:
             observed = np.asarray(values, np.float64)
+            if not np.shape(rows) == np.shape(columns) == observed.shape or not np.isfinite(observed).all():
+                raise InputError("rows, columns and values must be of one length, and the values finite numbers")
             return Scores.of(self.predict(rows, columns, codes=codes), observed)
         scores = self.score_role(Role.TEST, client=client)
         if not scores.count:
@@ -188,12 +197,12 @@ class Completion:
         new = rows if isinstance(rows, Observations) else self._with_our_columns(sp.coo_array(rows))
         if not new.column_ids.equals(self.observations.column_ids):
             codes = self._codes(new.column_ids, 1, False)
-            coo = new.to_scipy(FITTED_ROLES).tocoo()
+            coo = new.to_scipy(self.targets.fitted).tocoo()
             matrix = sp.coo_array((coo.data, (coo.row, codes[coo.col])), shape=(new.shape[0], self.shape[1]))
             new = self._with_our_columns(matrix, new.row_ids)
         offsets = Offsets(self.targets.offsets.mean, np.zeros(new.shape[0]), self.targets.offsets.columns)
         if self.row_shrinkage is not None:
-            for block in new.row_blocks(FITTED_ROLES):
+            for block in new.row_blocks(self.targets.fitted):
                 offsets.rows[block.start : block.stop] = row_offsets(block, offsets, self.row_shrinkage)
         targets = replace(self.targets, observations=new, offsets=offsets)
         return Completion(targets, self.features, self.step, self.row_shrinkage)
@@ -276,8 +285,10 @@ class Completion:
         what, size = ("row", "column")[axis], self.shape[axis]
         array = given if isinstance(given, pd.Index) else np.asarray(given)
         if codes:
-            found = np.asarray(array, np.int64)
-            bad = (found < 0) | (found >= size)
+            if array.dtype.kind not in "iu" and array.size:
+                raise InputError(f"{what} codes must be whole numbers below {size}; give ids without codes=True")
+            bad = (array < 0) | (array >= size)
+            found = np.where(bad, -1, array).astype(np.int64)
         else:
             observations = self.observations
             look_up = observations.row_codes if axis == 0 else observations.column_codes

@@ -182,7 +182,7 @@ class LinRFM(BaseEstimator):
         observations = self._with_validation(observations)
         self.history_: list[Iteration] = []
         self.n_features_in_ = observations.shape[1]
-        self.plan_ = plan_dense(observations, self.dtype)
+        self.plan_ = plan_dense(observations, self.dtype, self.power)
         check_memory(self.plan_)
         with executor(client) as run:
             fit = _Fit(self, observations, self.plan_, run)
@@ -241,7 +241,9 @@ class _Fit:
 
     def __init__(self, model: LinRFM, observations: Observations, plan: Plan, run: Executor) -> None:
         self.model, self.observations, self.plan, self.run = model, observations, plan, run
-        self.validated = observations.role_counts()["validation"] > 0
+        counts = observations.role_counts()
+        self.validated = counts["validation"] > 0
+        self.density = (counts["train"] + counts["validation"]) / np.prod(observations.shape, dtype=float)
         self.callbacks = [*(model.callbacks or ()), *([report] if model.verbose else [])]
 
     def choose(self, schedule: Schedule) -> tuple[float, _Result]:
@@ -252,7 +254,7 @@ class _Fit:
         """
         model, train = self.model, frozenset({Role.TRAIN})
         errors: dict[float, float] = {}
-        weight, *others = [model.replacement] if model.replacement != "auto" else candidates(self.observations)
+        weight, *others = [model.replacement] if model.replacement != "auto" else candidates(self.density)
         if model.ridge == "auto" or not others:
             result = self.descend("fit", train, schedule, weight, model.max_iter)
             if not others or result.completion.step.ridge < NOISELESS_RIDGE:
@@ -287,7 +289,7 @@ class _Fit:
             best.offer(t, error if targets.scored else -t, completion)
             seconds = time.perf_counter() - started
             record = Iteration(stage, t + 1, limit, step.ridge, weight, error, change, seconds, completion)
-            settled = best.exhausted(t) if targets.scored else change < self.model.tol
+            settled = best.exhausted(t) if targets.scored else stage == "fit" and change < self.model.tol
             if self._told_to_stop(record) or settled:
                 break
         return _Result(best.kept, best.iteration + 1, best.error)
@@ -312,7 +314,7 @@ class _Fit:
         scored = frozenset({Role.VALIDATION}) - roles if self.validated else frozenset()
         unscaled = Targets(observations, offsets, 1.0, np.dtype(np.float64), roles, scored, clip)
         targets = replace(unscaled, unit=unscaled.root_mean_square(), dtype=np.dtype(model.dtype))
-        return targets, SHRINKAGE if model.offsets in ("both", "rows") else None
+        return targets, SHRINKAGE if offsets.rows.any() else None
 
     def _told_to_stop(self, record: Iteration) -> bool:
         """Keep the record and tell the callbacks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
@@ -31,14 +32,21 @@ def check_parameters(model: Any) -> None:
             raise InputError(f"{name}={value!r} must be a number of at least 0")
     if not _is_number(model.validation_fraction) or not 0 <= model.validation_fraction < 1:
         raise InputError(f"validation_fraction={model.validation_fraction!r} must be at least 0 and below 1")
-    if not isinstance(model.max_iter, int | np.integer) or model.max_iter < 1:
-        raise InputError(f"max_iter={model.max_iter!r} must be a whole number of at least 1")
+    for name, least in (("max_iter", 1), ("random_state", 0), ("verbose", 0)):
+        value = getattr(model, name)
+        if not isinstance(value, int | np.integer) or (isinstance(value, bool) and name != "verbose") or value < least:
+            raise InputError(f"{name}={value!r} must be a whole number of at least {least}")
+    if not isinstance(model.refit, bool | np.bool_):
+        raise InputError(f"refit={model.refit!r} must be True or False")
+    callbacks = model.callbacks if model.callbacks is not None else ()
+    if not isinstance(callbacks, Iterable) or not all(map(callable, callbacks)):
+        raise InputError(f"callbacks={model.callbacks!r} must be a list of functions")
     parse_dtype(model.dtype)
     _check_clip(model.clip)
 
 
 def _check_clip(clip: Any) -> None:
-    if clip is None or clip == "auto":
+    if clip is None or (isinstance(clip, str) and clip == "auto"):
         return
     pair = isinstance(clip, tuple | list) and len(clip) == 2 and all(map(_is_number, clip))
     if not pair or not clip[0] < clip[1]:

@@ -14,8 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rfmdist.observations.store import Observations
-
 PATH_START, PATH_FACTOR = 1.0, 0.9
 """0.9 recovers d = 500, rank 5 from 10,000 entries in 57..75 iterations, 5 of 5 seeds; 0.93 in 69..83; 0.8 stalls."""
 TRIAL_FACTOR, TRIAL_ITERATIONS = 0.7, 6
@@ -48,9 +46,9 @@ def ridge_schedule(ridge: float | Literal["auto"], dtype: Any, *, trial: bool = 
     return Schedule(PATH_START, factor, 10 * float(np.finfo(dtype).eps))
 
 
-def candidates(observations: Observations) -> list[float]:
+def candidates(density: float) -> list[float]:
     """Replacement weights worth trying: 1/density without noise, 5 for very sparse noisy rows, 1 for others."""
-    inverse = float(np.round(1 / max(observations.density, 1e-6), 3))
+    inverse = float(np.round(1 / max(density, 1e-6), 3))
     return sorted({1.0, min(WORKING_WEIGHT, inverse), inverse}, reverse=True)
 
 

@@ -126,6 +126,33 @@ def test_codes_out_of_range_are_refused(completion: Completion, row: Any, column
         completion.predict([0, row], [0, column], codes=True)
 
 
+@pytest.mark.parametrize("codes", [[2**70], [1.7], [np.nan], ["a"], [True]], ids=str)
+def test_codes_that_are_no_whole_numbers_are_refused(completion: Completion, codes: Any) -> None:
+    """Nothing is rounded or truncated to a code."""
+    with pytest.raises(InputError, match="row codes must be whole numbers below 70"):
+        completion.predict(codes, [0], codes=True)
+
+
+@pytest.mark.parametrize("column", [2**70, 1000.5, float("nan")], ids=str)
+def test_ids_that_are_only_near_a_known_one_are_unknown(completion: Completion, column: Any) -> None:
+    """Integer ids match exactly or not at all."""
+    with pytest.raises(InputError, match=r"column id .* was not seen"):
+        completion.predict(["user 000"], [column])
+
+
+def test_a_range_outside_the_rows_is_refused(completion: Completion) -> None:
+    """A block never counts rows from the end."""
+    with pytest.raises(InputError, match="rows -5 to 70 are not a range within 0 to 70"):
+        completion.predict_block(-5)
+
+
+@pytest.mark.parametrize("observed", [None, [1.0], [1.0, np.nan]], ids=str)
+def test_scores_need_a_finite_value_for_each_pair(completion: Completion, observed: Any) -> None:
+    """One value is not spread over two pairs, and none is not NaN."""
+    with pytest.raises(InputError, match="must be of one length, and the values finite numbers"):
+        completion.score([0, 1], [0, 1], observed, codes=True)
+
+
 def test_score_of_the_test_split_is_the_score_by_ids(completion: Completion) -> None:
     """The stored test entries score as the same entries do that are given by id, and as NumPy does."""
     test = completion.observations.to_scipy(Role.TEST).tocoo()

@@ -319,6 +319,10 @@ class FailingClient:
         """Fail."""
         raise self.error
 
+    def wait_for_workers(self, count: int, timeout: float) -> None:
+        """Wait in vain."""
+        raise TimeoutError
+
 
 @pytest.mark.parametrize(
     ("error", "message", "sendings"),

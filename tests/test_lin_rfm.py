@@ -246,9 +246,15 @@ REFUSED = [
     *[({n: v}, f"{n}=.* must be 'auto' or a number") for n in ("ridge", "replacement") for v in (-1, "all", np.nan)],
     *[({n: v}, f"{n}=.* must be a number of at least 0") for n in ("floor", "tol") for v in (-1, np.inf, None)],
     *[({"validation_fraction": v}, "must be at least 0 and below 1") for v in (-0.1, 1, "some")],
-    *[({"max_iter": v}, "max_iter=.* must be a whole number of at least 1") for v in (0, 2.5, "many")],
-    *[({"dtype": v}, "dtype=.* must be 'float32' or 'float64'") for v in ("int64", "float16", "real")],
-    *[({"clip": v}, "clip=.* must be 'auto', None or") for v in ((2, 1), "no", (1,), (0, np.nan))],
+    *[({"max_iter": v}, "max_iter=.* must be a whole number of at least 1") for v in (0, 2.5, "many", True)],
+    *[({n: v}, f"{n}=.* must be a whole number") for n in ("random_state", "verbose") for v in (-1, None, "a")],
+    *[({"dtype": v}, "dtype=.* must be 'float32' or 'float64'") for v in ("int64", "float16", "real", None)],
+    *[
+        ({"clip": v}, "clip=.* must be 'auto', None or")
+        for v in ((2, 1), "no", (1,), (0, np.nan), np.array([0.0, 1.0]))
+    ],
+    *[({"callbacks": v}, "callbacks=.* must be a list of functions") for v in (3, ["line"])],
+    ({"refit": "no"}, "refit='no' must be True or False"),
     ({"offsets": "all"}, "offsets='all' is not known"),
     ({"offsets": "stored"}, "no offsets are stored"),
     ({"validation_fraction": 0}, "no validation entries to choose settings by"),
@@ -260,6 +266,13 @@ def test_parameters_out_of_range_are_refused(values: Any, parameters: Any, messa
     """One sentence names the parameter, its value and what is allowed."""
     with pytest.raises(InputError, match=message):
         LinRFM(**parameters).fit(oracles.as_sparse(values))
+
+
+@pytest.mark.parametrize("factor", [1e200, 1e-200])
+def test_values_whose_squares_leave_float64_are_refused(values: Any, factor: float) -> None:
+    """Values of 1e200 or 1e-200 are told to be rescaled instead of giving infinities or nothing."""
+    with pytest.raises(InputError, match="cannot be squared; rescale them"):
+        LinRFM().fit(oracles.as_sparse(values * factor))
 
 
 def test_nothing_to_fit_is_refused() -> None:

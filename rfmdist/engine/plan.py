@@ -57,13 +57,18 @@ class Plan:
     peak_bytes: int
 
 
-def plan_dense(observations: Observations, dtype: Any) -> Plan:
-    """Plan an exact fit of the observations with features of ``dtype``."""
+def plan_dense(observations: Observations, dtype: Any, power: float = 0.5) -> Plan:
+    """Plan an exact fit of the observations with features of ``dtype``.
+
+    The gram form is for a power of 1/2 alone: it takes Z'Z from products in which large numbers cancel, and
+    higher powers raise what is left of the rounding.
+    """
     (m, n), itemsize = observations.shape, np.dtype(dtype).itemsize
     counts = np.diff(observations.indptr).astype(np.float64)
     product = 2 * counts * n + float(n) ** 2
     gram = counts**2 / 2 * SCATTER_FLOPS
-    form: Form = "product" if product.sum() <= gram.sum() + 3 * float(n) ** 3 else "gram"
+    cheaper: Form = "product" if product.sum() <= gram.sum() + 3 * float(n) ** 3 else "gram"
+    form: Form = cheaper if power == 0.5 else "product"
     by_row = counts**3 / 3 + (product if form == "product" else gram)
     flops = float(by_row.sum()) + (0 if form == "product" else 3 * float(n) ** 3)
     wanted = int(by_row.sum() // max(GROUP_FLOPS, GROUP_FLOPS_PER_FEATURE * n**2))

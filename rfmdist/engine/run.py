@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from operator import add
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ from rfmdist.kernels.threads import Threads, cores, one_blas_thread
 Group = tuple[int, int]
 ATTEMPTS = 3
 """Times a step is sent anew after workers were lost together with data that only they held."""
+RESTART_SECONDS = 60
+"""How long to wait for a worker to come back before an attempt."""
 
 
 class Executor(Protocol):
@@ -129,6 +131,8 @@ class OnClient:
                 for value in shared:
                     if isinstance(value, Published):
                         value.future = None
+                with suppress(TimeoutError):  # the next attempt then tells
+                    self._client.wait_for_workers(1, timeout=RESTART_SECONDS)
         raise RfmdistError(f"the cluster lost its workers {ATTEMPTS} times in one step; see that they stay up")
 
     def _handle(self, value: Any) -> Any:

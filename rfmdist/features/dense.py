@@ -117,7 +117,7 @@ class DenseFeatures:
         if self.form == "gram":
             shifted = self.matrix.astype(np.float64)
             shifted.flat[:: self.size + 1] += step.replacement * step.ridge / self.unit
-            lower = sandwich(shifted, mirrored(lower, 1.0, np.dtype(np.float64)), dtype, run)
+            lower = sandwich(shifted, mirrored(lower, 1.0, np.dtype(np.float64)), run)
         unit = power_of_two(float(np.trace(lower)) / rows / self.size + floor)
         agop = mirrored(lower, 1 / (rows * unit), dtype)
         agop.flat[:: self.size + 1] += dtype.type(floor / unit)

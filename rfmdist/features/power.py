@@ -36,9 +36,9 @@ def matrix_power(matrix: NDArray[Any], power: int, run: PanelMap) -> NDArray[Any
     return result
 
 
-def sandwich(outer: NDArray[Any], inner: NDArray[Any], dtype: Any, run: PanelMap) -> NDArray[np.float64]:
-    """``outer inner outer`` of symmetric (n, n) arrays: two products in ``dtype``, returned as float64."""
-    return _symmetric(_sandwich_panel, run, outer.astype(dtype), inner.astype(dtype)).astype(np.float64)
+def sandwich(outer: NDArray[np.float64], inner: NDArray[np.float64], run: PanelMap) -> NDArray[np.float64]:
+    """``outer inner outer`` of symmetric (n, n) arrays; in float64 always, since large numbers cancel in it."""
+    return _symmetric(_sandwich_panel, run, outer, inner)
 
 
 def mirrored(lower: NDArray[Any], factor: float, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -63,8 +63,10 @@ def _symmetric(panel: Callable[..., NDArray[Any]], run: PanelMap, *arrays: NDArr
     cuts: Sequence[tuple[int, int]] = spans(len(arrays[0]), PANEL)
     full = np.empty_like(arrays[0])
     for (left, right), columns in zip(cuts, run(panel, cuts, *arrays), strict=True):
-        full[left:, left:right] = columns
-        full[left:right, left:] = columns.T
+        full[right:, left:right] = columns[right - left :]
+        full[left:right, right:] = columns[right - left :].T
+        corner = np.tril(columns[: right - left])
+        full[left:right, left:right] = corner + np.tril(corner, -1).T
     return full
 
 

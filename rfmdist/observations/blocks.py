@@ -39,12 +39,12 @@ def parse_roles(roles: str | Role | Iterable[str | Role]) -> frozenset[Role]:
 def parse_dtype(dtype: Any) -> np.dtype[Any]:
     """Turn a name or type into float32 or float64; others are refused."""
     try:
-        found = np.dtype(dtype)
+        found = np.dtype(dtype).name if dtype is not None else ""  # NumPy takes None for float64
     except TypeError:
-        found = None
-    if found not in (np.dtype(np.float32), np.dtype(np.float64)):
+        found = ""
+    if found not in ("float32", "float64"):
         raise InputError(f"dtype={dtype!r} must be 'float32' or 'float64'")
-    return found
+    return np.dtype(found)
 
 
 @dataclass(frozen=True, eq=False)

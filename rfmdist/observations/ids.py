@@ -14,10 +14,8 @@ from rfmdist.errors import InputError
 def codes_of(known: pd.Index[Any], ids: Any) -> NDArray[np.int64]:
     """Positions of ``ids`` in ``known``, -1 where one is not there. Text and integers match by their text."""
     wanted = pd.Index(np.atleast_1d(np.asarray(ids)))
-    if known.dtype == object and wanted.dtype != object:
-        wanted = wanted.astype(str).astype(object)
-    elif known.dtype != object and wanted.dtype == object:
-        wanted = pd.Index(pd.to_numeric(wanted, errors="coerce"))
+    if (known.dtype == object) != (wanted.dtype == object):
+        known, wanted = known.map(str), wanted.map(str)
     return np.asarray(known.get_indexer(wanted), np.int64)
 
 

@@ -40,9 +40,10 @@ def read_ids(root: zarr.Group, store: str, frame: str) -> pd.Index[Any]:
 
 def read_floats(root: zarr.Group, store: str, path: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """Read a whole array of numbers, none of which may be NaN."""
-    values = _read(root, store, path, slice(None))
+    again = "restore it from a copy or fit again"
+    values = _read(root, store, path, slice(None), again=again)
     if values.shape != shape or np.isnan(values).any():
-        raise StoreError(f"{store}: a part of {path} is missing; restore it from a copy or make it again")
+        raise StoreError(f"{store}: a part of {path} is missing; {again}")
     return values
 
 
@@ -66,11 +67,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _read(root: zarr.Group, store: str, path: str, part: slice, where: str = "") -> NDArray[Any]:
+def _read(root: zarr.Group, store: str, path: str, part: slice, where: str = "", again: str = AGAIN) -> NDArray[Any]:
     try:
         array: Any = root[path]
         return np.asarray(array[part]) if array.dtype.kind in "iuf" else array[part]
     except (KeyError, FileNotFoundError):
-        raise StoreError(f"{store}: {path} is gone; {AGAIN}") from None
+        raise StoreError(f"{store}: {path} is gone; {again}") from None
     except (OSError, ValueError, RuntimeError) as error:
-        raise StoreError(f"{store}: {path} is damaged{where} ({first_line(error)}); {AGAIN}") from None
+        raise StoreError(f"{store}: {path} is damaged{where} ({first_line(error)}); {again}") from None

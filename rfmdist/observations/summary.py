@@ -47,7 +47,7 @@ class Summary:
 
 def summarize(observations: Observations, roles: Iterable[Role] = ALL_ROLES) -> Summary:
     """Summarise the values of the entries of ``roles``."""
-    count, total, squares = 0, 0.0, 0.0
+    count, mean, spread = 0, np.float64(0), np.float64(0)
     ends = {np.min: (np.nan, 0), np.max: (np.nan, 0)}
     for block in observations.row_blocks(roles):
         values = block.values.astype(np.float64)
@@ -58,8 +58,10 @@ def summarize(observations: Observations, roles: Iterable[Role] = ALL_ROLES) -> 
             extreme = found if np.isnan(so_far) else float(end([found, so_far]))
             seen = seen if extreme == so_far else 0
             ends[end] = (extreme, seen + int(np.count_nonzero(values == extreme)))
-        count, total, squares = count + len(values), total + values.sum(), squares + np.square(values).sum()
-    mean = total / count if count else np.nan
-    deviation = np.sqrt(max(squares / count - mean**2, 0.0)) if count else np.nan
+        with np.errstate(over="ignore", invalid="ignore"):  # what float64 cannot hold is told as not finite
+            together, ahead = count + len(values), values.mean() - mean
+            spread += np.square(values - values.mean()).sum() + ahead**2 * count * (len(values) / together)
+            count, mean = together, mean + ahead * (len(values) / together)
     (least, at_least), (greatest, at_greatest) = ends[np.min], ends[np.max]
-    return Summary(count, least, greatest, at_least, at_greatest, float(mean), float(deviation))
+    middle, deviation = (float(mean), np.sqrt(spread / count)) if count else (np.nan, np.nan)
+    return Summary(count, least, greatest, at_least, at_greatest, middle, float(deviation))

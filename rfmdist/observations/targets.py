@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmdist.errors import InputError
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
 from rfmdist.observations.store import Observations
+
+LARGEST = 1e100
+"""Values beyond it, or below its inverse, are refused: their squares and sums would leave float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +56,24 @@ class Targets:
         return self.standardize(fitted), block.where(np.isin(roles, list(self.scored)))
 
     def root_mean_square(self) -> float:
-        """Root mean square of the fitted values less their offsets; 1 where nothing is left of them."""
-        total, count = 0.0, 0
+        """Root mean square of the fitted values less their offsets; 1 where nothing is left of them.
+
+        Raises
+        ------
+        InputError
+            If the values are so large or small that their squares leave float64.
+        """
+        total, count, peak = 0.0, 0, 0.0
         for block in self.observations.row_blocks(self.fitted):
             left = block.values - self.offsets.at(block.rows, block.indices)
-            total, count = total + float(left @ left), count + len(left)
-        return float(np.sqrt(total / count)) if total > 0 else 1.0
+            peak = max(peak, float(np.abs(left).max(initial=0.0)))
+            if peak < LARGEST:
+                total, count = total + float(left @ left), count + len(left)
+        if peak > LARGEST or 0 < peak < 1 / LARGEST:
+            raise InputError(
+                f"{self.observations.name}: values {peak:.0e} from their offsets cannot be squared; rescale them"
+            )
+        return float(np.sqrt(total / count)) if peak > 0 else 1.0
 
     def standardize(self, block: RowBlock) -> RowBlock:
         """Return the block's values less offsets, divided by the unit, in ``dtype``."""
