@@ -5,7 +5,6 @@ Knows features and observations; not how the features were found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from rfmdist.engine import work
 from rfmdist.engine.plan import equal_groups
-from rfmdist.engine.run import executor
+from rfmdist.engine.run import all_threads, executor
 from rfmdist.errors import InputError, StoreError
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.protocol import Scores, Step
@@ -48,17 +47,12 @@ class Completion:
         The feature matrix.
     step : Step
         Ridge and replacement weight of the iterate that was kept.
-    row_shrinkage : float or None
-        Shrinkage of the offsets of new rows; None when rows have no offset.
     """
 
-    def __init__(
-        self, targets: Targets, features: DenseFeatures, step: Step, row_shrinkage: float | None = None
-    ) -> None:
+    def __init__(self, targets: Targets, features: DenseFeatures, step: Step) -> None:
         self.targets = targets
         self.features = features
         self.step = step
-        self.row_shrinkage = row_shrinkage
 
     @property
     def observations(self) -> Observations:
@@ -94,7 +88,10 @@ class Completion:
         """
         i = self._codes(rows, 0, codes)
         j = self._codes(columns, 1, codes)
-        i, j = np.broadcast_arrays(i, j)
+        try:
+            i, j = np.broadcast_arrays(i, j)
+        except ValueError:
+            raise InputError(f"rows and columns must be of one length, not {i.size} and {j.size}") from None
         return self._predict_codes(i.ravel(), j.ravel()).reshape(i.shape)
 
     def predict_block(self, start: int = 0, stop: int | None = None) -> da.Array:
@@ -103,23 +100,24 @@ class Completion:
         Returns
         -------
         dask.array.Array of shape (stop - start, n)
-            One chunk a row block; nothing is computed until asked for.
+            float64, one chunk a row block; nothing is computed until asked for. As with slices, a ``stop``
+            beyond the last row means that row.
 
         Raises
         ------
         InputError
-            If the range is not within the rows.
+            If ``start`` is negative or beyond ``stop``.
         """
         n, last = self.shape[1], self.shape[0] if stop is None else min(stop, self.shape[0])
         if not 0 <= start <= last:
             raise InputError(f"rows {start} to {last} are not a range within 0 to {self.shape[0]}")
         rows = max(1, work.DENSE_ENTRIES // max(n, 1))
-        handle, meta = delayed(self, pure=False), np.empty((0, 0), self.targets.dtype)
+        handle, meta = delayed(self, pure=False), np.empty((0, 0))
         blocks = [
             da.from_delayed(delayed(_complete)(handle, a, b), (b - a, n), meta=meta)
             for a, b in self.observations.ranges((start, last), rows=rows)
         ]
-        return da.concatenate(blocks) if blocks else da.zeros((0, n), dtype=self.targets.dtype)
+        return da.concatenate(blocks) if blocks else da.zeros((0, n))
 
     def score(
         self,
@@ -151,9 +149,10 @@ class Completion:
         InputError
             If there are no entries to score, or an id is not known.
         """
-        if rows is not None:
-            observed = np.asarray(values, np.float64)
-            if not np.shape(rows) == np.shape(columns) == observed.shape or not np.isfinite(observed).all():
+        if any(given is not None for given in (rows, columns, values)):
+            observed = np.asarray(np.nan if values is None else values, np.float64)
+            fits = np.shape(rows) == np.shape(columns) == observed.shape and observed.size > 0
+            if not fits or not np.isfinite(observed).all():
                 raise InputError("rows, columns and values must be of one length, and the values finite numbers")
             return Scores.of(self.predict(rows, columns, codes=codes), observed)
         scores = self.score_role(Role.TEST, client=client)
@@ -194,18 +193,15 @@ class Completion:
         InputError
             If a column is not known.
         """
-        new = rows if isinstance(rows, Observations) else self._with_our_columns(sp.coo_array(rows))
+        new = rows if isinstance(rows, Observations) else self._with_our_columns(rows)
         if not new.column_ids.equals(self.observations.column_ids):
-            codes = self._codes(new.column_ids, 1, False)
-            coo = new.to_scipy(self.targets.fitted).tocoo()
-            matrix = sp.coo_array((coo.data, (coo.row, codes[coo.col])), shape=(new.shape[0], self.shape[1]))
-            new = self._with_our_columns(matrix, new.row_ids)
-        offsets = Offsets(self.targets.offsets.mean, np.zeros(new.shape[0]), self.targets.offsets.columns)
-        if self.row_shrinkage is not None:
+            new = self._reordered(new)
+        shared = self.targets.offsets
+        offsets = Offsets(shared.mean, np.zeros(new.shape[0]), shared.columns, shared.row_shrinkage)
+        if shared.row_shrinkage is not None:
             for block in new.row_blocks(self.targets.fitted):
-                offsets.rows[block.start : block.stop] = row_offsets(block, offsets, self.row_shrinkage)
-        targets = replace(self.targets, observations=new, offsets=offsets)
-        return Completion(targets, self.features, self.step, self.row_shrinkage)
+                offsets.rows[block.start : block.stop] = row_offsets(block, offsets, shared.row_shrinkage)
+        return Completion(replace(self.targets, observations=new, offsets=offsets), self.features, self.step)
 
     # ---- files ------------------------------------------------------------------------------------------------
 
@@ -217,11 +213,12 @@ class Completion:
         Raises
         ------
         InputError
-            If ``path`` exists and may not be overwritten.
+            If ``path`` exists and may not be overwritten, or holds observations that are no completion.
         StoreError
             If it cannot be written.
         """
         observations = self.observations
+        refuse_observations(Path(path))
         with StoreWriter(path, self.shape, observations.dtype, overwrite=overwrite) as writer:
             for block in observations.row_blocks():
                 writer.append(block.rows, block.indices, block.values)
@@ -253,7 +250,7 @@ class Completion:
         )
         features = DenseFeatures(matrix, float(settings["feature_unit"]), settings["form"])
         step = Step(float(settings["ridge"]), float(settings["replacement"]))
-        return cls(targets, features, step, settings["row_shrinkage"])
+        return cls(targets, features, step)
 
     # ---- inside -----------------------------------------------------------------------------------------------
 
@@ -276,7 +273,6 @@ class Completion:
                 "form": self.features.form,
                 "ridge": self.step.ridge,
                 "replacement": self.step.replacement,
-                "row_shrinkage": self.row_shrinkage,
             },
         )
 
@@ -304,44 +300,58 @@ class Completion:
 
     def _predict_codes(self, i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.float64]:
         order = np.lexsort((j, i))
-        out = np.empty(len(i))
-        with executor() as run:
-            for start, stop in _touched(self.observations, i[order]):
-                low, high = np.searchsorted(i[order], [start, stop])
-                chosen = order[low:high]
-                out[chosen] = run.map_groups(_predict, [(start, stop)], self, i[chosen], j[chosen]).__next__()
+        i, j, out = i[order], j[order], np.empty(len(i))
+        with all_threads() as threads:
+            for start, stop in self.observations.ranges():
+                low, high = np.searchsorted(i, [start, stop])
+                if low < high:
+                    found = _predict(self, i[low:high], j[low:high], threads)
+                    out[order[low:high]] = found
         return out
 
     def _with_our_columns(self, matrix: Any, row_ids: Any = None) -> Observations:
-        if matrix.shape[1] != self.shape[1]:
-            raise InputError(f"the new rows have {matrix.shape[1]} columns, the completion has {self.shape[1]}")
+        if sp.issparse(matrix) and matrix.shape[-1] != self.shape[1]:
+            raise InputError(f"the new rows have {matrix.shape[-1]} columns, the completion has {self.shape[1]}")
         return Observations.from_scipy(matrix, row_ids=row_ids, column_ids=self.observations.column_ids)
 
+    def _reordered(self, new: Observations) -> Observations:
+        """Observations with their columns in our order, matched by id; roles go along."""
+        codes, coo = self._codes(new.column_ids, 1, False), new.to_scipy().tocoo()
+        columns = codes[coo.col]
+        matrix = sp.coo_array((coo.data, (coo.row, columns)), shape=(new.shape[0], self.shape[1]))
+        ours = self._with_our_columns(matrix, new.row_ids)
+        ours.store_split([new.roles(0, new.nnz)[np.lexsort((columns, coo.row))]])
+        return ours
 
-def _touched(observations: Observations, rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Ranges that hold any of the sorted ``rows``, each as narrow as they allow."""
-    for start, stop in observations.ranges():
-        low, high = np.searchsorted(rows, [start, stop])
-        if low < high:
-            yield int(rows[low]), int(rows[high - 1]) + 1
+
+def refuse_observations(path: Path) -> None:
+    """Refuse to put a completion where plain observations lie: they may be all there is of the data.
+
+    Raises
+    ------
+    InputError
+        If ``path`` is a store of observations and no completion.
+    """
+    try:
+        plain = path.exists() and Observations.open(path).attributes("completion") is None
+    except StoreError:  # what cannot be opened is the writer's to judge
+        return
+    if plain:
+        raise InputError(f"{path}: holds observations; name another place for the completion")
 
 
-def _predict(
-    group: tuple[int, int], of: Completion, i: NDArray[np.int64], j: NDArray[np.int64], threads: Threads
-) -> NDArray[np.float64]:
-    """Predict entries, sorted by row, of a range of rows; only the rows asked for are solved."""
-    start, stop = group
+def _predict(of: Completion, i: NDArray[np.int64], j: NDArray[np.int64], threads: Threads) -> NDArray[np.float64]:
+    """Predict entries, sorted by row and near one another; only the rows asked for are solved."""
+    start, stop = int(i[0]), int(i[-1]) + 1
     block, _ = of.targets.read(start, stop)
-    asked = np.zeros(stop - start, bool)
-    asked[i - start] = True
-    block = block.where(np.repeat(asked, np.diff(block.indptr)))
     counts = np.bincount(i - start, minlength=stop - start)
-    wanted = RowBlock(start, stop, np.concatenate([[0], np.cumsum(counts)]), j.astype(np.int64), np.zeros(len(j)))
+    block = block.where(np.repeat(counts > 0, np.diff(block.indptr)))
+    wanted = RowBlock(start, stop, np.concatenate([[0], np.cumsum(counts)]), j, np.zeros(len(j)))
     solution = of.features.solve(block, of.step, threads)
     return of.targets.predictions(wanted, of.features.predict(block, solution, wanted, threads))
 
 
-def _complete(of: Completion, start: int, stop: int) -> NDArray[Any]:
+def _complete(of: Completion, start: int, stop: int) -> NDArray[np.float64]:
     """Predictions of all columns of rows ``start`` to ``stop``, on one thread."""
     with one_blas_thread():
         block, _ = of.targets.read(start, stop)
@@ -349,4 +359,4 @@ def _complete(of: Completion, start: int, stop: int) -> NDArray[Any]:
         rows = of.features.complete(block, of.features.solve(block, of.step, threads), threads)
     offsets = of.targets.offsets.at(np.arange(start, stop)[:, None], np.arange(of.shape[1]))
     values = offsets + of.targets.unit * rows
-    return (values if of.targets.clip is None else np.clip(values, *of.targets.clip)).astype(of.targets.dtype)
+    return values if of.targets.clip is None else np.clip(values, *of.targets.clip)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
@@ -19,7 +20,7 @@ from rfmdist.errors import InputError, SingularRowError
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.protocol import Partial, Step
 from rfmdist.observations.blocks import FITTED_ROLES, Role
-from rfmdist.observations.offsets import SHRINKAGE, OffsetKind, fit_offsets
+from rfmdist.observations.offsets import OffsetKind, fit_offsets
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import summarize
 from rfmdist.observations.targets import Targets
@@ -70,7 +71,7 @@ class LinRFM(BaseEstimator):
         entries decide.
     offsets : {"both", "rows", "columns", "global", "stored"} or None, default "both"
         What is taken off before fitting (see `rfmdist.fit_offsets`). Ratings want "both"; matrices that are
-        low-rank as they stand want None.
+        low-rank as they stand want None. Stored offsets are used as they are: fit them on training entries alone.
     clip : "auto", (low, high) or None, default "auto"
         Range of predictions. "auto" takes the values' range if both ends are met again and again, as with ratings.
     dtype : {"float32", "float64"}, default "float32"
@@ -100,7 +101,9 @@ class LinRFM(BaseEstimator):
     history_ : list of Iteration
         Every iteration of every stage ("try", "fit", "refit").
     n_iter_ : int
-        Row solves that led to the completion.
+        Iterations that led to the completion.
+    validation_rmse_ : float
+        Error on the validation entries of the iterate kept, before the refit; NaN without any.
     ridge_, replacement_ : float
         Settings of the iterate kept.
     n_features_in_ : int
@@ -188,6 +191,7 @@ class LinRFM(BaseEstimator):
             fit = _Fit(self, observations, self.plan_, run)
             schedule = ridge_schedule(self.ridge, self.dtype)
             weight, result = fit.choose(schedule)
+            self.validation_rmse_ = result.error if fit.validated else float("nan")
             if self.refit and fit.validated:
                 result = fit.descend("refit", FITTED_ROLES, schedule, weight, result.iterations)
         self.completion_ = result.completion
@@ -201,7 +205,7 @@ class LinRFM(BaseEstimator):
         return self.completion_.predict(rows, columns, codes=codes)
 
     def score(self, observations: Any, y: Any = None) -> float:
-        """Minus the root mean squared error at the entries of ``observations``: greater is better.
+        """Minus the root mean squared error at all entries of ``observations``: greater is better.
 
         Rows and columns of Observations are matched by id, those of a scipy matrix by place.
         """
@@ -243,7 +247,7 @@ class _Fit:
         self.model, self.observations, self.plan, self.run = model, observations, plan, run
         counts = observations.role_counts()
         self.validated = counts["validation"] > 0
-        self.density = (counts["train"] + counts["validation"]) / np.prod(observations.shape, dtype=float)
+        self.observed_share = (counts["train"] + counts["validation"]) / np.prod(observations.shape, dtype=float)
         self.callbacks = [*(model.callbacks or ()), *([report] if model.verbose else [])]
 
     def choose(self, schedule: Schedule) -> tuple[float, _Result]:
@@ -254,7 +258,7 @@ class _Fit:
         """
         model, train = self.model, frozenset({Role.TRAIN})
         errors: dict[float, float] = {}
-        weight, *others = [model.replacement] if model.replacement != "auto" else candidates(self.density)
+        weight, *others = [model.replacement] if model.replacement != "auto" else candidates(self.observed_share)
         if model.ridge == "auto" or not others:
             result = self.descend("fit", train, schedule, weight, model.max_iter)
             if not others or result.completion.step.ridge < NOISELESS_RIDGE:
@@ -270,22 +274,26 @@ class _Fit:
 
     def descend(self, stage: Stage, roles: Iterable[Role], schedule: Schedule, weight: float, limit: int) -> _Result:
         """Iterate from P = I; return the best iterate by validation error, or the last where none is validated."""
-        targets, shrinkage = self._targets(frozenset(roles))
+        targets = self._targets(frozenset(roles))
         shared = self.run.publish(targets)
         features = DenseFeatures.start(self.observations.shape[1], self.model.dtype, self.plan.form)
         best = Best(self.model.tol, patience=1 if stage == "try" else PATIENCE)
         for t in range(limit):
             started, step = time.perf_counter(), Step(schedule.ridge(t), weight)
-            completion = Completion(targets, features, step, shrinkage)
+            completion = Completion(targets, features, step)
             error = change = float("nan")
             if stage != "refit" or t < limit - 1:  # a refit's last iterate needs no next one
                 try:
                     total, features = self._advance(shared, features, step)
-                except SingularRowError:
-                    if t == 0 or self.model.ridge != "auto":
+                except SingularRowError as singular:
+                    if t == 0:
                         raise
-                    break  # the path has come to the dtype's end; the best iterate before it stands
+                    if self.model.ridge != "auto":  # a path is meant to run into the dtype's end
+                        warnings.warn(f"the {stage} ended after {t} iterations: {singular}", stacklevel=2)
+                    break  # the best iterate before it stands
                 error, change = total.scores.rmse, features.distance(completion.features)
+                if not np.isfinite(change):
+                    raise InputError("the features left the dtype's range: lower replacement, floor or power")
             best.offer(t, error if targets.scored else -t, completion)
             seconds = time.perf_counter() - started
             record = Iteration(stage, t + 1, limit, step.ridge, weight, error, change, seconds, completion)
@@ -297,12 +305,13 @@ class _Fit:
     def _advance(self, shared: Any, features: DenseFeatures, step: Step) -> tuple[Partial, DenseFeatures]:
         """One iteration: the sum over all groups, and the features that follow from it."""
         handle = self.run.publish(features)
-        total = self.run.reduce(work.iterate, self.plan.groups, shared, handle, step, self.plan.slab_rows)
         rows, power = self.observations.shape[0], round(2 * self.model.power)
-        return total, features.update(total, rows, step, self.model.floor, power, self.run.map_panels)
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
+            total = self.run.reduce(work.iterate, self.plan.groups, shared, handle, step, self.plan.slab_rows)
+            return total, features.update(total, rows, step, self.model.floor, power, self.run.map_panels)
 
-    def _targets(self, roles: frozenset[Role]) -> tuple[Targets, float | None]:
-        """What is fitted on the entries of ``roles``, and the shrinkage of new rows' offsets."""
+    def _targets(self, roles: frozenset[Role]) -> Targets:
+        """What is fitted on the entries of ``roles``."""
         model, observations = self.model, self.observations
         if model.offsets == "stored":
             offsets = observations.offsets
@@ -313,8 +322,7 @@ class _Fit:
         clip = summarize(observations, roles).bounds if model.clip == "auto" else model.clip
         scored = frozenset({Role.VALIDATION}) - roles if self.validated else frozenset()
         unscaled = Targets(observations, offsets, 1.0, np.dtype(np.float64), roles, scored, clip)
-        targets = replace(unscaled, unit=unscaled.root_mean_square(), dtype=np.dtype(model.dtype))
-        return targets, SHRINKAGE if offsets.rows.any() else None
+        return replace(unscaled, unit=unscaled.root_mean_square(), dtype=np.dtype(model.dtype))
 
     def _told_to_stop(self, record: Iteration) -> bool:
         """Keep the record and tell the callbacks."""

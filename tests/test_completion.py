@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rfmdist.completion import Completion
 from rfmdist.errors import InputError, StoreError
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import FITTED_ROLES, Role
+from rfmdist.observations.offsets import fit_offsets
 from rfmdist.observations.split import split
 from rfmdist.observations.store import Observations
 
@@ -151,6 +153,57 @@ def test_scores_need_a_finite_value_for_each_pair(completion: Completion, observ
     """One value is not spread over two pairs, and none is not NaN."""
     with pytest.raises(InputError, match="must be of one length, and the values finite numbers"):
         completion.score([0, 1], [0, 1], observed, codes=True)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 5.0, 20.0])
+def test_new_rows_get_the_stored_offsets_shrinkage(rng: np.random.Generator, shrinkage: float) -> None:
+    """With stored offsets too, a folded-in row has the numbers that it has among the fitted ones."""
+    mask = rng.random((40, 30)) < 0.4
+    observations = Observations.from_scipy(sp.coo_array((10 + 3 * rng.normal(size=mask.sum()), np.nonzero(mask))))
+    observations.store_offsets(fit_offsets(observations, shrinkage=shrinkage))
+    model = LinRFM(offsets="stored", ridge=0.3, replacement=1, max_iter=3, validation_fraction=0).fit(observations)
+    folded = model.completion_.fold_in(observations.to_scipy()[5:15])
+    wanted = model.completion_.predict_block(5, 15).compute()
+    assert np.allclose(folded.predict_block().compute(), wanted, rtol=1e-6)
+
+
+def test_roles_follow_reordered_columns(completion: Completion) -> None:
+    """Rows folded in with their columns in another order keep their test entries."""
+    rows = completion.observations
+    scored = completion.fold_in(rows).score().count
+    coo, reverse = rows.to_scipy().tocoo(), rows.shape[1] - 1
+    matrix = sp.coo_array((coo.data, (coo.row, reverse - coo.col)), rows.shape)
+    turned = Observations.from_scipy(matrix, row_ids=rows.row_ids, column_ids=rows.column_ids[::-1])
+    turned.store_split([rows.roles(0, rows.nnz)[np.lexsort((reverse - coo.col, coo.row))]])
+    assert completion.fold_in(turned).score().count == scored > 0
+
+
+def test_a_completion_never_replaces_its_observations(completion: Completion, tmp_path: Path) -> None:
+    """Saving over a store of observations is refused even when overwriting is allowed."""
+    Observations.from_scipy(sp.coo_array(np.eye(3)), tmp_path / "data")
+    with pytest.raises(InputError, match="holds observations; name another place"):
+        completion.save(tmp_path / "data", overwrite=True)
+    assert Observations.open(tmp_path / "data").nnz == 3
+
+
+def _predict_in_child(completion: Completion, out: Any) -> None:
+    out.put(completion.predict([0], [0], codes=True))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_predicts(completion: Completion) -> None:
+    """A child forked after a prediction does not wait for a thread that it has not."""
+    wanted = completion.predict([0], [0], codes=True)
+    context = multiprocessing.get_context("fork")
+    out = context.Queue()
+    child = context.Process(target=_predict_in_child, args=(completion, out))
+    child.start()
+    try:
+        assert np.array_equal(out.get(timeout=60), wanted)
+    finally:
+        child.kill()
+        child.join()
 
 
 def test_score_of_the_test_split_is_the_score_by_ids(completion: Completion) -> None:

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from rfmdist.errors import InputError, SingularRowError
+from rfmdist.errors import InputError
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.split import split
@@ -282,10 +282,19 @@ def test_nothing_to_fit_is_refused() -> None:
 
 
 def test_rank_loss_without_ridge_is_told() -> None:
-    """ridge=0 and features that lost a column: the row is named and the way out told."""
+    """ridge=0 and features that lost a column: the row and the way out are told, the iterate before it stands."""
     values = np.array([[1.0, 0.0, 2.0], [2.0, 0.0, 1.0]])
-    with pytest.raises(SingularRowError, match="row code 0: its 3 × 3 system is not positive definite in float64"):
-        completed(values, ridge=0)
+    with pytest.warns(UserWarning, match="ended after 1 iterations: row code 0: its 3 × 3 system is not positive"):
+        found = completed(values, ridge=0)
+    assert np.allclose(found, values)
+
+
+def test_features_that_overflow_are_told() -> None:
+    """An absurd replacement weight ends the fit with a sentence, not with NaN predictions."""
+    values = np.random.default_rng(0).normal(size=(20, 10))
+    values[:, 3] = np.nan
+    with pytest.raises(InputError, match="the features left the dtype's range"):
+        completed(values, ridge=0.3, replacement=1e30, max_iter=8, dtype="float32")
 
 
 def test_the_path_ends_where_the_dtype_does() -> None:

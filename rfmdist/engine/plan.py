@@ -11,6 +11,7 @@ import psutil
 
 from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
+from rfmdist.kernels.threads import cores
 from rfmdist.observations.store import Observations
 
 GROUP_FLOPS = 1e9
@@ -25,6 +26,8 @@ SCATTER_FLOPS = 50.0
 """What adding one number at a scattered place costs (about 1 ns), in flops of a matrix product."""
 SLAB_BYTES = 1 << 27
 """Bytes of completed rows in flight."""
+BLOCK_BYTES = 1 << 26
+"""Bytes of a row block being read, decoded and standardised."""
 SLAB_ROWS = 256
 """Fewest rows of a slab: thinner ones multiply at less than full speed."""
 
@@ -46,7 +49,7 @@ class Plan:
     feature_bytes : int
         Bytes of P.
     peak_bytes : int
-        Expected bytes of one process at work: P old and new, the partials being summed, a slab, a block.
+        Most bytes a fit in process holds at once, beside Python and its libraries.
     """
 
     groups: tuple[tuple[int, int], ...]
@@ -75,10 +78,22 @@ def plan_dense(observations: Observations, dtype: Any, power: float = 0.5) -> Pl
     number = min(max(wanted, SMALL_GROUPS if n <= SMALL else 1), GROUPS, max(m, 1))
     slab_rows = int(max(SLAB_ROWS, SLAB_BYTES // (itemsize * max(n, 1))))
     groups = _cut(by_row, number)
-    depth = 1 + int(np.ceil(np.log2(max(len(groups), 1))))
-    slab = min(slab_rows, m) * n * itemsize if form == "product" else 0
-    peak = 2 * n * n * itemsize + depth * n * n * 8 + slab + 3 * (1 << 24)
+    longest = int(counts.max(initial=0.0))
+    peak = _peak_bytes(n, itemsize, form, power, len(groups), min(slab_rows, m), longest)
     return Plan(groups, form, slab_rows, flops, n * n * itemsize, peak)
+
+
+def _peak_bytes(n: int, itemsize: int, form: Form, power: float, groups: int, slab_rows: int, longest: int) -> int:
+    """Most bytes a fit in process holds at once, beside Python and its libraries."""
+    features, sums = n * n * itemsize, n * n * 8
+    kept = 3 * features  # P, that of the best iterate, and that of the fit while it is repeated
+    partials = (1 + (groups - 1).bit_length()) * sums  # one a level of the tree
+    slab = slab_rows * n * itemsize if form == "product" else 0
+    solves = longest**2 * itemsize * cores()
+    update = sums + features  # the total and the next P
+    update += 4 * sums if form == "gram" else 0  # P, the total mirrored, the panels and their matrix, in float64
+    update += 3 * features if power > 0.5 else 0  # a square, the panels and their matrix
+    return kept + max(partials + slab + solves, update) + BLOCK_BYTES
 
 
 def check_memory(plan: Plan) -> None:

@@ -30,12 +30,8 @@ class Executor(Protocol):
         """Make ``value`` known where work runs; what is returned may be passed as a shared argument."""
         ...
 
-    def map_groups(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Iterator[Any]:
-        """Yield ``function(group, *shared, threads)`` in the order of the groups."""
-        ...
-
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
-        """Sum the same over all groups, in a fixed tree."""
+        """Sum ``function(group, *shared, threads)`` over all groups, in a fixed tree."""
         ...
 
     def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
@@ -51,10 +47,6 @@ class InProcess:
 
     def publish(self, value: Any) -> Any:
         return value
-
-    def map_groups(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Iterator[Any]:
-        for group in groups:
-            yield function(group, *shared, self._threads)
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
         if len(groups) == 1:
@@ -84,9 +76,6 @@ class OnClient:
 
     def publish(self, value: Any) -> Published:
         return Published(value)
-
-    def map_groups(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Iterator[Any]:
-        yield from self._computed(lambda handles: [self._group(function, g, handles) for g in groups], shared)
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
         return self._computed(lambda handles: [self._tree(function, groups, handles)], shared)[0]
@@ -150,10 +139,17 @@ def executor(client: Any = None) -> Iterator[Executor]:
     if client is not None:
         yield OnClient(client)
         return
+    with all_threads() as threads:
+        yield InProcess(threads)
+
+
+@contextmanager
+def all_threads() -> Iterator[Threads]:
+    """Yield threads on all cores this process may use, BLAS held at one thread each."""
     threads = Threads(cores())
     try:
         with one_blas_thread():
-            yield InProcess(threads)
+            yield threads
     finally:
         threads.close()
 

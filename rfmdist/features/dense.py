@@ -77,7 +77,8 @@ class DenseFeatures:
                 size = int(block.indptr[row + 1] - block.indptr[row])
                 raise SingularRowError(
                     f"row code {block.start + row}: its {size} × {size} system is not positive definite in"
-                    f" {self.matrix.dtype.name}; raise ridge or floor, or use dtype='float64'"
+                    f" {self.matrix.dtype.name}; raise ridge or floor"
+                    + (", or use dtype='float64'" if self.matrix.dtype == np.float32 else "")
                 )
         return dual
 
@@ -135,14 +136,14 @@ class DenseFeatures:
             size += float(np.vdot(ours, ours))
             ours -= ratio * other.matrix[top:bottom]
             change += float(np.vdot(ours, ours))
-        return float(np.sqrt(change / size)) if size else float("nan")
+        return float(np.sqrt(change / size)) if size else 0.0 if change == 0 else float("inf")
 
     def _multiply(self, block: RowBlock, solution: NDArray[Any], extra: float, threads: Threads) -> NDArray[Any]:
         """A (matrix + extra·I) of the block's rows, ndarray of shape (rows, n)."""
         rows = np.empty((block.stop - block.start, self.size), self.matrix.dtype)
         width = max(16, PANEL_BYTES // (self.matrix.itemsize * self.size) // 16 * 16)
-        dual, weight = solution, self.matrix.dtype.type(extra)
-        run = bind(cpu.multiply_panel, block.indptr, block.indices, dual, self.matrix, weight)
+        weight = self.matrix.dtype.type(extra)
+        run = bind(cpu.multiply_panel, block.indptr, block.indices, solution, self.matrix, weight)
         threads.map(lambda left, right: run(left, right, rows), spans(self.size, width))
         return rows
 

@@ -22,6 +22,16 @@ _keeper = ThreadPoolExecutor(1, thread_name_prefix="rfmdist-blas")
 """Sets and restores the limit: OpenBLAS obeys one Python thread at a time, and callers come from many."""
 
 
+def _begin_anew() -> None:
+    """Forget the limit in a forked child, where the keeper's thread is gone and a lock may be held for ever."""
+    global _lock, _users, _keeper
+    _lock, _users, _keeper = Lock(), 0, ThreadPoolExecutor(1, thread_name_prefix="rfmdist-blas")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Hold every BLAS of this process at one thread; the limit is process-wide, so callers at once share it."""
@@ -64,4 +74,4 @@ class Threads:
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)

@@ -96,11 +96,14 @@ class Offsets:
         Offset of each row.
     columns : float64 ndarray of shape (n,)
         Offset of each column.
+    row_shrinkage : float or None
+        Shrinkage with which the offset of a row is fitted, for rows to come; None if rows have no offset.
     """
 
     mean: float
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
+    row_shrinkage: float | None = None
 
     def at(self, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> NDArray[np.float64]:
         """Offsets of the entries at the codes ``rows`` and ``columns``, which broadcast."""

@@ -51,7 +51,7 @@ def fit_offsets(
     if kind is not None and kind not in get_args(OffsetKind):
         raise InputError(f"offsets={kind!r} is not known: use one of {', '.join(get_args(OffsetKind))} or None")
     m, n = observations.shape
-    offsets = Offsets(0.0, np.zeros(m), np.zeros(n))
+    offsets = Offsets(0.0, np.zeros(m), np.zeros(n), shrinkage if kind in ("both", "rows") else None)
     if kind is None:
         return offsets
     fitted = frozenset(roles)
