@@ -11,6 +11,7 @@ import anndata
 import dask.array as da
 import faults
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import sparse
@@ -110,6 +111,40 @@ def test_ids(tmp_path: Path, ids: Any) -> None:
     assert list(observations.row_ids) == list(ids)
     assert list(observations.row_codes(ids)) == [0, 1, 2]
     assert list(observations.column_codes([ids[1], "unknown"])) == [1, -1]
+
+
+BIG = 1 << 60
+
+
+@pytest.mark.parametrize(
+    ("ids", "codes"),
+    [
+        ([BIG, 1 << 63], [1, -1]),
+        ([BIG + 1, None, 5], [2, -1, 0]),
+        (pd.Series([BIG, BIG + 1, None]), [-1, -1, -1]),
+        (np.array([5.0, 5.5, np.nan, np.inf]), [0, -1, -1, -1]),
+        (np.array([BIG, 1 << 63], np.uint64), [1, -1]),
+        (pd.Series([5, None], dtype="Int64"), [0, -1]),
+        (["5", str(BIG + 1), "nan"], [0, 2, -1]),
+    ],
+)
+@pytest.mark.parametrize("text", [False, True])
+def test_no_id_is_taken_for_another(ids: Any, codes: list[int], text: bool) -> None:
+    """Large integers are not rounded to others, and what is no whole number, or too large a float, is unknown."""
+    known = [5, BIG, BIG + 1]
+    observations = Observations.from_scipy(sp.eye_array(3), row_ids=list(map(str, known)) if text else known)
+    assert list(observations.row_codes(ids)) == codes
+
+
+def test_ids_beyond_int64_become_text(tmp_path: Path) -> None:
+    """Unsigned integers that int64 cannot hold are kept as text, as in ingestion, and not as negative numbers."""
+    ids = np.array([1, 1 << 63, (1 << 64) - 1], np.uint64)
+    Observations.from_scipy(sp.eye_array(3), tmp_path / "s", row_ids=ids)
+    observations = Observations.open(tmp_path / "s")
+    assert list(observations.row_ids) == [str(identifier) for identifier in ids]
+    assert list(observations.row_codes(ids)) == [0, 1, 2]
+    with pytest.raises(InputError, match="larger than int64"), StoreWriter(None, (3, 3), np.float32) as target:
+        target.finish(ids, np.arange(3))
 
 
 def test_values_other_than_floats(tmp_path: Path) -> None:
@@ -302,9 +337,9 @@ def test_codes_outside_the_matrix_are_refused(row: int, column: int) -> None:
         target.append(np.array([row]), np.array([column]), np.ones(1))
 
 
-@pytest.mark.parametrize("ids", [[1, 2], [1, 1, 2], [0.5, 1, 2]])
-def test_wrong_ids_are_refused(ids: list[float]) -> None:
-    """Too few ids, repeated ids and fractions are refused."""
+@pytest.mark.parametrize("ids", [[1, 2], [1, 1, 2], [0.5, 1, 2], np.array([0.5, 1, 2]), ["a", None, "b"]])
+def test_wrong_ids_are_refused(ids: Any) -> None:
+    """Too few ids, repeated ids, fractions and missing ids are refused."""
     with pytest.raises(InputError, match="row_ids"):
         Observations.from_scipy(sp.eye_array(3), row_ids=ids)
 

@@ -10,26 +10,67 @@ from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
 
+EXACT = 1 << 53
+"""Floats from here on no longer tell neighbouring integers apart."""
+LARGEST = np.iinfo(np.int64).max
+
 
 def codes_of(known: pd.Index[Any], ids: Any) -> NDArray[np.int64]:
-    """Positions of ``ids`` in ``known``, -1 where one is not there. Text and integers match by their text."""
-    wanted = pd.Index(np.atleast_1d(np.asarray(ids)))
-    if (known.dtype == object) != (wanted.dtype == object):
-        known, wanted = known.map(str), wanted.map(str)
-    return np.asarray(known.get_indexer(wanted), np.int64)
+    """Positions of ``ids`` in ``known``, -1 where one is not there. Text and integers match by their text.
+
+    A float stands for an id only where it is a whole number below 2**53; larger ones may have been another.
+    """
+    wanted = np.atleast_1d(_as_given(ids))
+    if wanted.dtype.kind == "f":
+        exact = (np.abs(wanted) < EXACT) & (wanted == np.floor(wanted))
+        wanted = np.where(exact, wanted, 0).astype(np.int64)
+    elif wanted.dtype.kind in "iu" and (wanted.size == 0 or int(wanted.max()) <= LARGEST):
+        exact, wanted = np.ones(len(wanted), bool), wanted.astype(np.int64)
+    else:
+        texts = [_text(identifier) for identifier in wanted]
+        exact = np.array([text is not None for text in texts], bool)
+        wanted = np.array(texts, object)
+    asked = pd.Index(wanted)
+    if (known.dtype == object) != (asked.dtype == object):
+        known, asked = known.map(str), asked.map(str)
+    return np.where(exact, known.get_indexer(asked), -1).astype(np.int64)
 
 
 def check_ids(ids: Any, size: int, name: str) -> pd.Index[Any]:
-    """Ids as an index of integers or text; 0, 1, ... when None."""
+    """Ids as an index of int64 or text; 0, 1, ... when None. Integers that int64 cannot hold make all text."""
     if ids is None:
         return pd.Index(np.arange(size))
-    index = pd.Index(np.asarray(ids))
-    if len(index) != size:
-        raise InputError(f"{name} has {len(index)} ids for {size} places; give one a place")
-    if not pd.api.types.is_integer_dtype(index.dtype):
-        if pd.api.types.is_numeric_dtype(index.dtype):
-            raise InputError(f"{name} must be integers or text, not {index.dtype}")
-        index = index.map(str).astype(object)
+    given = np.atleast_1d(_as_given(ids))
+    if given.ndim > 1 or len(given) != size:
+        raise InputError(f"{name} has {given.size} ids for {size} places; give one a place")
+    if given.dtype.kind == "u" and given.size and int(given.max()) > LARGEST:
+        given = given.astype(object)
+    if given.dtype.kind in "iu":
+        index = pd.Index(given.astype(np.int64))
+    else:
+        wrong = next((x for x in given if isinstance(x, float | complex | np.inexact | bool | np.bool_)), None)
+        if wrong is not None:
+            raise InputError(f"{name} must be integers or text, not {type(wrong).__name__}")
+        missing = pd.isna(given)
+        if missing.any():
+            raise InputError(f"{name} lacks an id at place {int(np.argmax(missing))}; give one a place")
+        index = pd.Index(given).map(str).astype(object)
     if not index.is_unique:
         raise InputError(f"{name} holds {index[index.duplicated()][0]!r} twice; ids must differ")
     return index
+
+
+def _as_given(ids: Any) -> NDArray[Any]:
+    """Ids as an array; integers that NumPy would turn into floats stay what they are."""
+    array = np.asarray(ids)
+    if array.dtype.kind == "f" and not hasattr(ids, "dtype"):
+        return np.asarray(ids, object)
+    return array
+
+
+def _text(identifier: Any) -> str | None:
+    """Text of an id; None where it is missing or a float that is no exact integer."""
+    if isinstance(identifier, float | np.floating):
+        number = float(identifier)
+        return str(int(number)) if abs(number) < EXACT and number.is_integer() else None
+    return None if identifier is None or identifier is pd.NA or identifier is pd.NaT else str(identifier)

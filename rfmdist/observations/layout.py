@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, VLenUTF8Codec
 from zarr.core.dtype import VariableLengthUTF8
 
+from rfmdist.errors import InputError
+
 FORMAT = 1
 CHUNK = 1 << 19
 """Entries a chunk (2-4 MiB): smaller chunks read at 0.6 of the speed."""
@@ -91,6 +93,8 @@ def write_ids(root: zarr.Group, name: str, ids: NDArray[Any] | pd.Index[Any]) ->
     }
     group = root.create_group(name, attributes=attributes)
     values = np.asarray(ids)
+    if values.dtype.kind == "u" and values.size and int(values.max()) > np.iinfo(np.int64).max:
+        raise InputError(f"the id {int(values.max())} is larger than int64 holds; make the ids text")
     if np.issubdtype(values.dtype, np.integer):
         array = create_array(group, "_index", len(values), np.dtype(np.int64), LOST_ID["i"])
         array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
