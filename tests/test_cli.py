@@ -206,6 +206,13 @@ class TestVerbs:
         run("predict", "fitted.zarr", "pairs", "-o", "new.csv")
         assert Path("new.csv").read_text().startswith("row,column,prediction\n1004,f003,")
 
+    def test_predict_keeps_the_first_pair(self, here: Path, run: Run) -> None:
+        """Text ids above a number are a pair, which is predicted or refused, but never dropped as a header."""
+        Path("pairs").write_text("u1,f003\n1004,3\n")
+        told = run("predict", "fitted.zarr", "pairs", "-o", "new.csv")
+        assert told.code == 2
+        assert "row id u1 was not seen" in told.err
+
     def test_predict_reads_parquet_pairs(self, here: Path, run: Run) -> None:
         """A Parquet file's own names are kept."""
         pd.DataFrame({"user": [1004], "item": ["f003"]}).to_parquet("pairs.parquet")

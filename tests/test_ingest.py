@@ -420,6 +420,20 @@ def test_pairs(tmp_path: Path, content: str) -> None:
     assert pairs.to_dict("list") == {"row": ["1", "007"], "column": ["b", "a"]}
 
 
+@pytest.mark.parametrize("content", ["u1,a\nu2,3\n", "u1,ab\nu2,12e7\n", "u1,stars\nu2,a\n", "u1,a,x\nu2,b,5\n"])
+def test_no_pair_is_taken_for_a_header(tmp_path: Path, content: str) -> None:
+    """The first pair is kept, whatever the others look like, unless it holds the names of rows and columns."""
+    (tmp_path / "p.csv").write_text(content)
+    assert len(read_table(tmp_path / "p.csv", pairs=True)) == 2
+
+
+@pytest.mark.parametrize("value", ["", "NA", "null"])
+def test_a_first_entry_without_value_is_no_header(tmp_path: Path, value: str) -> None:
+    """A first line whose value is missing is told as wrong, not dropped as names nobody knows."""
+    (tmp_path / "t.csv").write_text(f"u1,a,{value}\nu2,b,3\n")
+    refused(tmp_path / "t.csv", tmp_path, r"t\.csv, line 1: the value")
+
+
 def test_read_table(tmp_path: Path) -> None:
     """A small table comes back in input order, repeated entries and all."""
     doubled = pd.concat([FRAME, FRAME])

@@ -14,6 +14,8 @@ KNOWN_NAMES = {
     "column": {"column", "col", "columnid", "item", "itemid", "movie", "movieid", "product", "productid"},
     "value": {"value", "rating", "score", "stars"},
 }
+MISSING = {"", "na", "n/a", "nan", "null", "none"}
+"""How a value that is missing is written; a line with one may be an entry, to be told as wrong."""
 Given = dict[str, str | int | None]
 """For each part that is wanted, the user's name or 1-based position of its column, or None."""
 
@@ -38,16 +40,22 @@ def resolve_columns(name: str, names: Sequence[str] | None, width: int, given: G
 
 
 def has_header(lines: Sequence[Sequence[str]], given: Given) -> bool:
-    """Whether the first line names the columns: it holds no number, and other lines do or it is known."""
+    """Whether the first line names the columns.
+
+    It does if the user gave a name, or if it holds no number but known names. Where values are wanted, a first line
+    without any number cannot be an entry, so that unknown names above numbers are a header too. Of pairs any line may
+    be an entry: unknown names are taken for ids, which are then told as unknown, rather than a pair dropped in silence.
+    """
     first = [field.strip() for field in lines[0]]
     if any(isinstance(name, str) and not name.isdecimal() for name in given.values()):
         return True
-    if any(str(name) in first for name in given.values() if name is not None and not is_number(str(name))):
-        return True
     if any(map(is_number, first)):
         return False
-    others = any(is_number(field) for line in lines[1:] for field in line)
-    return others or any(map(known_part, first))
+    if any(known_part(field) in given for field in first):
+        return True
+    if "value" not in given or any(field.lower() in MISSING for field in first):
+        return False
+    return any(all(map(is_number, column)) for column in zip(*lines[1:], strict=False))
 
 
 def is_number(field: str) -> bool:
