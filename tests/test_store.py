@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 from pathlib import Path
@@ -22,6 +23,7 @@ from zarr.storage import LocalStore
 
 from rfmdist.errors import InputError, RfmdistError, StoreError
 from rfmdist.observations import writer
+from rfmdist.observations.blocks import Offsets
 from rfmdist.observations.store import Observations
 from rfmdist.observations.writer import StoreWriter
 
@@ -145,6 +147,31 @@ def test_ids_beyond_int64_become_text(tmp_path: Path) -> None:
     assert list(observations.row_codes(ids)) == [0, 1, 2]
     with pytest.raises(InputError, match="larger than int64"), StoreWriter(None, (3, 3), np.float32) as target:
         target.finish(ids, np.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.eye(3), "scipy sparse matrix or array, not ndarray: zeros of a dense array are not told from unobserved"),
+        ([[1.0]], "not list"),
+        (pd.DataFrame(np.eye(3)), "not DataFrame"),
+        (None, "not NoneType"),
+        ("ratings.csv", "not str"),
+        (sp.coo_array([1.0, 0.0]), "not coo_array of 1 dimensions"),
+        (sp.eye_array(3, dtype=complex), "real numbers, not complex128"),
+    ],
+)
+def test_what_is_no_sparse_matrix_is_refused(matrix: Any, message: str) -> None:
+    """Dense arrays, where zeros would be taken for unobserved, other objects and other numbers are refused."""
+    with pytest.raises(InputError, match=message):
+        Observations.from_scipy(matrix)
+
+
+def test_no_rows_at_all() -> None:
+    """A matrix without rows is stored and comes out with its shape."""
+    observations = Observations.from_scipy(sp.coo_array((0, 5)))
+    assert observations.to_dask().compute().shape == (0, 5)
+    assert observations.to_scipy().shape == (0, 5)
 
 
 def test_values_other_than_floats(tmp_path: Path) -> None:
@@ -393,6 +420,130 @@ def test_a_wrong_split_is_refused(store: Path) -> None:
     with pytest.raises(InputError, match="does not fit"):
         Observations.open(store).store_split([np.zeros(2, np.uint8)])
     assert faults.snapshot(store) == before
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ([[3] * 2], "roles are 0"),
+        ([[300] * 2], "roles are 0"),
+        ([[-1] * 2], "roles are 0"),
+        ([[0] * 500], "split of 500"),
+        ([[0] * 100, [0] * 100], "split of 200"),
+    ],
+)
+def test_wrong_roles_are_refused(store: Path, pieces: list[list[int]], message: str) -> None:
+    """A role that is none, or more roles than entries, is refused and the earlier split kept."""
+    before = faults.snapshot(store)
+    with pytest.raises(InputError, match=message):
+        Observations.open(store).store_split([np.array(piece) for piece in pieces])
+    assert faults.snapshot(store) == before
+
+
+@pytest.mark.parametrize(
+    ("mean", "rows", "columns", "message"),
+    [
+        (0.0, 3, 20, "offsets must be 30 for rows and 20 for columns"),
+        (0.0, 30, 30, "offsets must be 30 for rows and 20 for columns"),
+        (np.nan, 30, 20, "finite"),
+    ],
+)
+def test_wrong_offsets_are_refused(store: Path, mean: float, rows: int, columns: int, message: str) -> None:
+    """Offsets of another shape, or not finite, are refused and the earlier ones kept."""
+    observations = Observations.open(store)
+    observations.store_offsets(Offsets(1.0, np.ones(30), np.ones(20)))
+    before = faults.snapshot(store)
+    with pytest.raises(InputError, match=message):
+        observations.store_offsets(Offsets(mean, np.zeros(rows), np.zeros(columns)))
+    assert faults.snapshot(store) == before
+
+
+@pytest.mark.parametrize("part", ["rows", "columns", "zarr.json"])
+def test_full_disk_while_storing_offsets(monkeypatch: pytest.MonkeyPatch, store: Path, part: str) -> None:
+    """Offsets that do not fit on the disk leave the earlier ones."""
+    observations = Observations.open(store)
+    observations.store_offsets(Offsets(1.0, np.ones(30), np.ones(20)))
+    before = faults.snapshot(store)
+    faults.fill_disk_at(monkeypatch, part)
+    with pytest.raises(StoreError, match="disk is full"):
+        observations.store_offsets(Offsets(2.0, np.zeros(30), np.zeros(20)))
+    assert faults.snapshot(store) == before
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_offsets_are_replaced(store: Path, where: str) -> None:
+    """Offsets stored twice are the second ones, and a new split forgets them."""
+    observations = Observations.open(store)
+    if where == "memory":
+        observations = Observations.from_scipy(observations.to_scipy())
+    for number in (1.0, 2.0):
+        observations.store_offsets(Offsets(number, np.full(30, number), np.full(20, number)))
+    found = observations.offsets
+    assert found is not None
+    assert (found.mean, found.rows[29], found.columns[19]) == (2.0, 2.0, 2.0)
+    observations.store_split([np.zeros(observations.nnz, np.uint8)])
+    assert observations.offsets is None
+
+
+def test_a_completion_is_not_changed(store: Path) -> None:
+    """A store that is marked as a completion takes no other split and no other offsets."""
+    Observations.open(store).set_attributes("completion", {"unit": 1.0})
+    observations, before = Observations.open(store), faults.snapshot(store)
+    with pytest.raises(InputError, match="is a completion"):
+        observations.store_split([np.zeros(observations.nnz, np.uint8)])
+    with pytest.raises(InputError, match="is a completion"):
+        observations.store_offsets(Offsets(2.0, np.zeros(30), np.zeros(20)))
+    assert faults.snapshot(store) == before
+
+
+# ---- places on the disk ---------------------------------------------------------------------------------
+
+
+def test_a_link_to_a_store_stays_a_link(store: Path) -> None:
+    """Overwriting through a link replaces the store behind it, on its own disk."""
+    link = store.with_name("link")
+    link.symlink_to(store)
+    Observations.from_scipy(sp.eye_array(3), link, overwrite=True)
+    assert link.is_symlink()
+    assert Observations.open(store).nnz == 3
+    assert sorted(path.name for path in store.parent.iterdir()) == ["link", "store.zarr"]
+
+
+def test_a_foreign_store_is_not_overwritten(tmp_path: Path) -> None:
+    """A Zarr store of another program is no store of ours, so that overwrite does not replace it."""
+    zarr.create_group(tmp_path / "other", attributes={"encoding-type": "anndata"})
+    before = faults.snapshot(tmp_path)
+    with pytest.raises(InputError, match="is not a store"):
+        Observations.from_scipy(sp.eye_array(3), tmp_path / "other", overwrite=True)
+    assert faults.snapshot(tmp_path) == before
+
+
+def test_a_failed_rename_brings_the_old_store_back(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
+    """When the new store cannot be put in place the old one is there again, and nothing else is."""
+    before, rename = faults.snapshot(store.parent), Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.suffix == ".partial":
+            raise OSError(errno.EACCES, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(StoreError, match="cannot be written"):
+        Observations.from_scipy(sp.eye_array(3), store, overwrite=True)
+    assert faults.snapshot(store.parent) == before
+    assert [path.name for path in store.parent.iterdir()] == ["store.zarr"]
+
+
+def test_an_interrupt_at_the_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ctrl-C while a store is begun leaves no temporary folder."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "create_array", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Observations.from_scipy(sp.eye_array(3), tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("array", [da.zeros(3), da.ones((2, 2))])

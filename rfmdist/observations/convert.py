@@ -15,10 +15,29 @@ from rfmdist.observations.blocks import RowBlock
 from rfmdist.observations.writer import DuplicateEntryError, StoreWriter
 
 
+def two_dimensional(matrix: Any) -> sp.coo_array:
+    """Return a scipy sparse matrix of real numbers as COO; refuse all else.
+
+    Raises
+    ------
+    InputError
+        If it is dense, not two-dimensional, or of complex numbers or objects.
+    """
+    if not sp.issparse(matrix) or matrix.ndim != 2:
+        kind = type(matrix).__name__ + (f" of {matrix.ndim} dimensions" if sp.issparse(matrix) else "")
+        raise InputError(
+            f"observations must be a two-dimensional scipy sparse matrix or array, not {kind}: zeros of a dense array"
+            " are not told from unobserved entries"
+        )
+    value_dtype(matrix.dtype)
+    return sp.coo_array(matrix)
+
+
 def append_entries(
     writer: StoreWriter, ids: tuple[pd.Index[Any], pd.Index[Any]], rows: Any, columns: Any, values: Any
 ) -> None:
     """Append entries; a duplicate is told by its ids."""
+    value_dtype(values.dtype)
     try:
         writer.append(rows, columns, values)
     except DuplicateEntryError as twice:
@@ -58,5 +77,7 @@ def as_sparse(block: RowBlock, n: int) -> sparse.COO:
 
 
 def value_dtype(dtype: Any) -> np.dtype[Any]:
-    """Dtype that values are stored in: float32 stays, anything else becomes float64."""
+    """Dtype that values are stored in: float32 stays, other real numbers become float64; the rest is refused."""
+    if np.dtype(dtype).kind not in "biuf":
+        raise InputError(f"observed values must be real numbers, not {np.dtype(dtype).name}")
     return np.dtype(np.float32 if np.dtype(dtype) == np.float32 else np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import uuid
 from pathlib import Path
@@ -28,24 +29,38 @@ def check_destination(path: Path | None, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise InputError(f"{path}: exists already; name another store or allow it to be overwritten")
-    if not (path / "zarr.json").exists():
+    if not is_store(path):
         raise InputError(f"{path}: is not a store, so it will not be overwritten; name another store")
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a store that rfmdist has written, of whatever version, sound or not."""
+    try:
+        document = json.loads((path / "zarr.json").read_text())
+        return "rfmdist" in document["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def replace_folder(new: Path, path: Path) -> None:
     """Put the folder ``new`` at ``path``; what was there goes only when the new one is in place."""
     old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
+    try:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
     if old.is_dir():
         shutil.rmtree(old)
     else:
         old.unlink(missing_ok=True)
 
 
-def rename_array(group: zarr.Group, old: str, new: str) -> None:
-    """Give an array its final name, in place of an earlier one of that name."""
+def rename(group: zarr.Group, old: str, new: str) -> None:
+    """Give an array, or a group of arrays, its final name, in place of an earlier one of that name."""
     store = group.store
     if isinstance(store, LocalStore):
         folder = Path(store.root) / group.path
@@ -53,8 +68,7 @@ def rename_array(group: zarr.Group, old: str, new: str) -> None:
         return
     if new in group:
         del group[new]
-    values: Any = group[old]
-    create_array(group, new, values.shape[0], values.dtype, values.fill_value)[:] = values[:]
+    _copy(group, old, group, new)
     del group[old]
 
 
@@ -70,3 +84,13 @@ def settle_writes() -> None:
             await asyncio.wait(tasks, timeout=10)
 
     sync(others())
+
+
+def _copy(source: zarr.Group, old: str, target: zarr.Group, new: str) -> None:
+    found: Any = source[old]
+    if isinstance(found, zarr.Group):
+        made = target.create_group(new, attributes=dict(found.attrs))
+        for name in found:
+            _copy(found, name, made, name)
+        return
+    create_array(target, new, found.shape[0], found.dtype, found.fill_value)[:] = found[:]

@@ -142,7 +142,7 @@ def read_sources(
     """
     given: Given = {"row": row, "column": column} if pairs else {"row": row, "column": column, "value": value}
     if isinstance(source, pd.DataFrame):
-        yield frame_table(source, given)
+        yield _frame_table(source, given)
         return
     if not isinstance(source, str | Path):
         raise InputError(f"a table must be a path or a data frame, not {type(source).__name__}")
@@ -153,16 +153,16 @@ def read_sources(
         files = sorted(path.glob("*.parquet"))
         if not files:
             raise InputError(f"{path}: is a folder without .parquet files; name a file")
-        yield from (parquet_table(file, given) for file in files)
+        yield from (_parquet_table(file, given) for file in files)
     elif path.suffix in (".parquet", ".pq"):
-        yield parquet_table(path, given)
+        yield _parquet_table(path, given)
     else:
         text = look_at(path, given, delimiter)
         fields = {part: Field(f"c{k}") for part, k in text.positions.items()}
         yield Table(str(path), text.relation, fields, text=text)
 
 
-def parquet_table(path: Path, given: Given) -> Table:
+def _parquet_table(path: Path, given: Given) -> Table:
     """Describe a Parquet file from its schema."""
     try:
         schema = pq.read_schema(path)
@@ -177,8 +177,9 @@ def parquet_table(path: Path, given: Given) -> Table:
     return Table(str(path), f"read_parquet({quoted(path)})", fields)
 
 
-def frame_table(frame: pd.DataFrame, given: Given, name: str = "data frame") -> Table:
+def _frame_table(frame: pd.DataFrame, given: Given) -> Table:
     """Describe a pandas frame; its index is not looked at."""
+    name = "data frame"
     names = [str(label) for label in frame.columns]
     positions = resolve_columns(name, names, len(names), given)
     columns, fields = {}, {}

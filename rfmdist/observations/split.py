@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -182,13 +183,17 @@ def _stream(seed: int, which: int) -> int:
 
 
 def _check(validation: float, test: float | None, test_file: object, leave_out: int | None, seed: int) -> None:
-    for name, fraction in (("validation", validation), ("test", test or 0.0)):
-        if not 0 <= fraction < 1:
-            raise InputError(f"{name} {fraction} is not a fraction: give a number from 0 to less than 1")
+    for name, fraction in (("validation", validation), ("test", 0.0 if test is None else test)):
+        if not isinstance(fraction, Real) or isinstance(fraction, bool) or not 0 <= fraction < 1:
+            raise InputError(f"{name} {fraction!r} is not a fraction: give a number from 0 to less than 1")
     given = [name for name, x in (("test", test), ("test_file", test_file), ("leave_out", leave_out)) if x is not None]
     if len(given) > 1:
         raise InputError(f"test entries are chosen in one way: give {given[0]} or {given[1]}, not both")
-    if leave_out is not None and leave_out < 1:
-        raise InputError(f"leave_out {leave_out} holds out nothing: give 1 or more entries a row")
-    if not 0 <= seed < 1 << 32:
-        raise InputError(f"seed {seed} is not a whole number from 0 to {(1 << 32) - 1}")
+    if leave_out is not None and not (_whole(leave_out) and leave_out >= 1):
+        raise InputError(f"leave_out {leave_out!r} is not a number of entries to hold out of a row: give 1 or more")
+    if not (_whole(seed) and 0 <= seed < 1 << 32):
+        raise InputError(f"seed {seed!r} is not a whole number from 0 to {(1 << 32) - 1}")
+
+
+def _whole(number: object) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)

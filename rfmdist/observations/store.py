@@ -20,9 +20,9 @@ from zarr.storage import LocalStore
 
 from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
-from rfmdist.observations.convert import append_entries, as_coo, as_csr, as_sparse, joined, value_dtype
+from rfmdist.observations.convert import append_entries, as_coo, as_csr, as_sparse, joined, two_dimensional, value_dtype
 from rfmdist.observations.draws import HoldOut
-from rfmdist.observations.files import rename_array, settle_writes
+from rfmdist.observations.files import rename, settle_writes
 from rfmdist.observations.ids import check_ids, codes_of
 from rfmdist.observations.layout import DICTIONARY, FILL, SHARD, create_array
 from rfmdist.observations.reading import AGAIN, check_format, first_line, read_entries, read_floats, read_ids
@@ -96,7 +96,7 @@ class Observations:
         Parameters
         ----------
         matrix : scipy sparse matrix or array of shape (m, n)
-            float32 stays float32, anything else becomes float64.
+            float32 stays float32, other real numbers become float64.
         path : str or Path, optional
             Where to write the store; in memory when left out.
         row_ids, column_ids : array_like of int or str, optional
@@ -107,9 +107,10 @@ class Observations:
         Raises
         ------
         InputError
-            If an entry is given twice, a value is not finite, ids repeat or their number is wrong.
+            If the matrix is dense, not two-dimensional or not of real numbers, an entry is given twice, a value is
+            not finite, ids repeat or their number is wrong.
         """
-        coo = sp.coo_array(matrix)
+        coo = two_dimensional(matrix)
         order = np.lexsort((coo.col, coo.row))
         rows, columns, values = coo.row[order], coo.col[order], coo.data[order]
         ids = check_ids(row_ids, coo.shape[0], "row_ids"), check_ids(column_ids, coo.shape[1], "column_ids")
@@ -214,12 +215,14 @@ class Observations:
         """The stored offsets, if any (see `store_offsets`)."""
         if "uns/rfmdist/offsets" not in self._root:
             return None
-        mean, place = self.attributes("offsets"), "uns/rfmdist/offsets"
-        if mean is None:
+        place = "uns/rfmdist/offsets"
+        settings: Any = self._root[place].attrs.get("rfmdist")
+        if settings is None:
             raise StoreError(f"{self.name}: the offsets are incomplete; {AGAIN}")
         m, n = self.shape
         rows = read_floats(self._root, self.name, f"{place}/rows", (m,))
-        return Offsets(float(mean["mean"]), rows, read_floats(self._root, self.name, f"{place}/columns", (n,)))
+        columns = read_floats(self._root, self.name, f"{place}/columns", (n,))
+        return Offsets(float(settings["mean"]), rows, columns, settings["row_shrinkage"])
 
     # ---- reading --------------------------------------------------------------------------------------------
 
@@ -292,7 +295,7 @@ class Observations:
         meta = sparse.COO(np.zeros((2, 0), np.int64), np.zeros(0, self.dtype), shape=(0, 0))
         blocks = [
             da.from_delayed(delayed(_read_sparse)(self, start, stop, wanted), (stop - start, n), meta=meta)
-            for start, stop in self.ranges()
+            for start, stop in self.ranges() or [(0, 0)]
         ]
         return da.concatenate(blocks, axis=0)
 
@@ -302,20 +305,49 @@ class Observations:
         """Store the role of every entry; ``roles`` gives them in row order in pieces of one shard.
 
         The mask is written under a temporary name and renamed, so that a store never holds half of one.
+
+        Raises
+        ------
+        InputError
+            If a role is none, their number is not that of the entries, or the store is a completion.
+        StoreError
+            If the disk is full; the earlier split is then still there.
         """
+        self._refuse_completion()
         self._write_split(roles)
         self.remove_offsets()
 
     def store_offsets(self, offsets: Offsets) -> None:
-        """Store offsets for use by ``LinRFM(offsets="stored")``."""
-        self.remove_offsets()
+        """Store offsets for use by ``LinRFM(offsets="stored")``; earlier ones go when the new are complete.
+
+        Raises
+        ------
+        InputError
+            If they do not fit the matrix or are not finite, or the store is a completion.
+        StoreError
+            If the disk is full; earlier offsets are then still there.
+        """
+        self._refuse_completion()
+        if (np.shape(offsets.rows), np.shape(offsets.columns)) != ((self.shape[0],), (self.shape[1],)):
+            raise InputError(f"{self.name}: offsets must be {self.shape[0]} for rows and {self.shape[1]} for columns")
+        if not all(np.isfinite(part).all() for part in (offsets.mean, offsets.rows, offsets.columns)):
+            raise InputError(f"{self.name}: offsets must be finite numbers")
+        name = "offsets.partial"
         try:
-            group = self._extras().create_group("offsets", attributes=DICTIONARY)
-            for name, value in (("rows", offsets.rows), ("columns", offsets.columns)):
-                create_array(group, name, len(value), np.dtype(np.float64), np.nan)[:] = value
-            self.set_attributes("offsets", {"mean": offsets.mean})
-        except OSError as error:
-            raise disk_error(error, self.name) from None
+            holder = self._extras()
+            settings = {"mean": float(offsets.mean), "row_shrinkage": offsets.row_shrinkage}
+            # With the arrays and in one write, so that the new offsets never meet the old settings.
+            group = holder.create_group(name, attributes=DICTIONARY | {"rfmdist": settings}, overwrite=True)
+            for part, value in (("rows", offsets.rows), ("columns", offsets.columns)):
+                create_array(group, part, len(value), np.dtype(np.float64), np.nan)[:] = value
+            rename(holder, name, "offsets")
+        except BaseException as error:
+            settle_writes()
+            if f"uns/rfmdist/{name}" in self._root:
+                del self._root[f"uns/rfmdist/{name}"]
+            if isinstance(error, OSError):
+                raise disk_error(error, self.name) from None
+            raise
 
     def remove_offsets(self) -> None:
         """Forget stored offsets, which another split makes wrong."""
@@ -371,6 +403,11 @@ class Observations:
         if not fits:
             raise StoreError(f"{self.name}: its parts do not fit together; ingest the data again")
 
+    def _refuse_completion(self) -> None:
+        """Refuse to change what a completion was fitted with; `Completion.save` sets its mark last."""
+        if self.attributes("completion") is not None:
+            raise InputError(f"{self.name}: is a completion; change the store it was fitted to, then fit again")
+
     def _write_split(self, roles: Iterable[NDArray[np.uint8]]) -> None:
         name = "split.partial"
         try:
@@ -379,11 +416,14 @@ class Observations:
             array = create_array(self._matrix, name, self.nnz, np.dtype(np.uint8), FILL["split"])
             low = 0
             for piece in roles:
-                array[low : low + len(piece)] = piece
+                if not np.isin(piece, list(Role)).all():
+                    raise InputError(f"{self.name}: roles are 0 for training, 1 for validation and 2 for test")
+                if low + len(piece) <= self.nnz:
+                    array[low : low + len(piece)] = piece
                 low += len(piece)
             if low != self.nnz:
                 raise InputError(f"{self.name}: a split of {low} entries does not fit {self.nnz} observed entries")
-            rename_array(self._matrix, name, "split")
+            rename(self._matrix, name, "split")
         except BaseException as error:
             settle_writes()
             if name in self._matrix:

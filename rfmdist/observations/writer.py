@@ -37,7 +37,7 @@ class StoreWriter:
     Parameters
     ----------
     path : str or Path or None
-        Where the store will be; None keeps it in memory.
+        Where the store will be, through links; None keeps it in memory.
     shape : tuple of int
         Rows and columns.
     dtype : dtype
@@ -52,7 +52,7 @@ class StoreWriter:
     """
 
     def __init__(self, path: str | Path | None, shape: tuple[int, int], dtype: Any, *, overwrite: bool = False) -> None:
-        self.path = None if path is None else Path(path).absolute()
+        self.path = None if path is None else Path(path).resolve()
         check_destination(self.path, overwrite=overwrite)
         self._shape = shape
         self._dtype = np.dtype(dtype)
@@ -78,9 +78,11 @@ class StoreWriter:
                 "data": create_array(matrix, "data", SHARD, self._dtype, FILL["data"]),
                 "indices": create_array(matrix, "indices", SHARD, self._index_dtype, FILL["indices"]),
             }
-        except OSError as error:
+        except BaseException as error:
             self._remove()
-            raise disk_error(error, str(self.path)) from None
+            if isinstance(error, OSError):
+                raise disk_error(error, str(self.path)) from None
+            raise
         return self
 
     def __exit__(
