@@ -91,7 +91,8 @@ class DenseFeatures:
             add = bind(cpu.add_gram_panel, block.indptr, block.indices, solution)
             threads.map(lambda top, bottom: add(top, bottom, partial.agop), spans(self.size, width))
             return
-        rows = self._multiply(block, solution, step.replacement * step.ridge / self.unit, threads)
+        rows = threads.scratch((block.stop - block.start, self.size), self.matrix.dtype)
+        self._multiply(block, solution, step.replacement * step.ridge / self.unit, rows, threads)
         tiles = [(*i, *j) for i in spans(self.size, TILE) for j in spans(self.size, TILE) if j <= i]
         tiles.sort(key=lambda tile: tile[0] == tile[2])  # the half-sized ones last, to even out the threads
         threads.map(lambda *tile: cpu.add_product_tile(rows, *tile, partial.agop), tiles)
@@ -107,7 +108,9 @@ class DenseFeatures:
 
     def complete(self, block: RowBlock, solution: NDArray[Any], threads: Threads) -> NDArray[Any]:
         """A P of the block's rows, ndarray of shape (rows, n)."""
-        return self._multiply(block, solution, 0.0, threads)
+        rows = np.empty((block.stop - block.start, self.size), self.matrix.dtype)
+        self._multiply(block, solution, 0.0, rows, threads)
+        return rows
 
     def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> DenseFeatures:
         """P ← (AGOP + floor·I)^power for the ``total`` over all ``rows``; ``power`` is 2α, a whole number.
@@ -138,14 +141,14 @@ class DenseFeatures:
             change += float(np.vdot(ours, ours))
         return float(np.sqrt(change / size)) if size else 0.0 if change == 0 else float("inf")
 
-    def _multiply(self, block: RowBlock, solution: NDArray[Any], extra: float, threads: Threads) -> NDArray[Any]:
-        """A (matrix + extra·I) of the block's rows, ndarray of shape (rows, n)."""
-        rows = np.empty((block.stop - block.start, self.size), self.matrix.dtype)
+    def _multiply(
+        self, block: RowBlock, solution: NDArray[Any], extra: float, out: NDArray[Any], threads: Threads
+    ) -> None:
+        """Write A (matrix + extra·I) of the block's rows to ``out`` (rows, n)."""
         width = max(16, PANEL_BYTES // (self.matrix.itemsize * self.size) // 16 * 16)
         weight = self.matrix.dtype.type(extra)
         run = bind(cpu.multiply_panel, block.indptr, block.indices, solution, self.matrix, weight)
-        threads.map(lambda left, right: run(left, right, rows), spans(self.size, width))
-        return rows
+        threads.map(lambda left, right: run(left, right, out), spans(self.size, width))
 
 
 def pieces_of(block: RowBlock) -> list[tuple[int, int]]:
