@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import faults
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from distributed import LocalCluster
 
 from rfmdist import Completion, LinRFM, Observations, Role
@@ -287,7 +290,7 @@ def _none_for_test() -> None:
 
 HEADER = "user,item,rating\n"
 INGEST = "ingest new.csv -o new.zarr"
-BAD: dict[str, tuple[Callable[[], None] | None, str, str]] = {
+BAD: dict[str, tuple[Callable[[], None] | None, str | list[str], str]] = {
     "missing file": (None, "ingest nope.csv -o new.zarr", "nope.csv: no such file"),
     "empty file": (_write("new.csv", ""), INGEST, "new.csv: the file is empty"),
     "header alone": (_write("new.csv", HEADER), INGEST, "new.csv: no entries"),
@@ -330,6 +333,23 @@ BAD: dict[str, tuple[Callable[[], None] | None, str, str]] = {
     "empty split": (_all_for_test, "fit store.zarr -o new.zarr", "there are no training entries"),
     "existing completion": (None, "fit store.zarr -o fitted.zarr", "fitted.zarr: exists already"),
     "completion over its store": (None, "fit store.zarr -o store.zarr --overwrite", "store of observations itself"),
+    "completion over its store by another name": (
+        lambda: Path("link").symlink_to("store.zarr"),
+        "fit store.zarr -o link --overwrite",
+        "store of observations itself",
+    ),
+    "completion over its store through ..": (
+        lambda: Path("folder").mkdir(),
+        "fit store.zarr -o folder/../store.zarr --overwrite",
+        "store of observations itself",
+    ),
+    "completion within its store": (None, "fit store.zarr -o store.zarr/new.zarr", "lies within the store"),
+    "completion over a foreign store": (
+        lambda: zarr.create_group("other.zarr") and None,
+        "fit store.zarr -o other.zarr --overwrite",
+        "other.zarr: is not a store",
+    ),
+    "empty delimiter": (None, ["ingest", "ratings.csv", "-o", "new.zarr", "--delimiter", ""], "delimiter ''"),
     "completion over a file": (None, "fit store.zarr -o ratings.csv --overwrite", "is not a store"),
     "completion below a file": (None, "fit store.zarr -o ratings.csv/new.zarr", "ratings.csv is not a folder"),
     "scheduler away": (
@@ -365,7 +385,7 @@ def test_bad_input_is_one_sentence(case: str, here: Path, run: Run, monkeypatch:
     if prepare is not None:
         prepare()
     before = faults.snapshot(here)
-    told = run(*command.split())
+    told = run(*(command.split() if isinstance(command, str) else command))
     assert told.code == 2, told.err
     assert told.out == ""
     said = [line for line in told.err.splitlines() if not line.startswith(("reading", "writing"))]
@@ -401,5 +421,26 @@ def test_interrupt_is_one_line(here: Path, run: Run, monkeypatch: pytest.MonkeyP
     before = faults.snapshot(here)
     told = run("fit", "store.zarr", "-o", "new.zarr")
     assert told.code == 130
-    assert told.err == "rfmdist: interrupted; nothing was written\n"
+    assert told.err == "rfmdist: interrupted\n"
     assert faults.snapshot(here) == before
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_ctrl_c_ends_a_process_with_one_line(here: Path, late: bool) -> None:
+    """A real signal, before or while DuckDB reads, ends with exit code 130, no traceback and no file."""
+    rows = "\n".join(f"{k // 700},x{k % 700},1" for k in range(700_000))
+    Path("many.csv").write_text(rows)
+    before = faults.snapshot(here)
+    command = [sys.executable, "-m", "rfmdist", "ingest", *["many.csv"] * 50, "-o", "new.zarr"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        if late:
+            process.stderr.readline()  # reading has begun
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+        assert process.wait() == 130, told
+    assert told.splitlines()[-1] == "rfmdist: interrupted"
+    assert "Traceback" not in told
+    assert faults.snapshot(here) == before
+    assert not list(here.glob(".*"))

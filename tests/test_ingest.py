@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dask.dataframe as dd
+import duckdb
 import faults
 import numpy as np
 import pandas as pd
@@ -261,6 +262,10 @@ BAD: dict[str, tuple[str, str | bytes, str]] = {
     "no column id": ("t.csv", "a,b,1\na, ,2\n", r"t\.csv, line 2: the column is missing"),
     "open quote": ("t.csv", '1,1,1\n2,"2,2\n', r"t\.csv, line 2: a quote is not closed"),
     "not UTF-8": ("t.csv", b"1,1,1\n2,\xe9,2\n", r"t\.csv, line 2: is not UTF-8"),
+    "UTF-16": ("t.csv", "1,1,1\n".encode("utf-16"), r"t\.csv: is UTF-16 text; save it as UTF-8"),
+    "UTF-32, compressed": ("t.csv.gz", gzip.compress("1,1,1\n".encode("utf-32")), r"t\.csv\.gz: is UTF-32 text"),
+    "mixed line ends": ("t.csv", b"user,item,rating\r\n1,1,1\r\n2,2,2\n", r"t\.csv: has mixed line ends"),
+    "decimal comma": ("t.csv", "1;1;1,5\n", r"t\.csv, line 1: the value '1,5' .* write decimals with a point"),
     "unknown columns": ("t.csv", "a,b,c,d\n1,2,3,4\n", r"t\.csv: cannot tell .*a, b, c, d.*name them"),
     "not gzip": ("t.csv.gz", "1,1,1\n", r"t\.csv\.gz: cannot be read"),
     "cut gzip": ("t.csv.gz", gzip.compress(bytes(range(48, 58)) * 9)[:-9], r"t\.csv\.gz: cannot be read"),
@@ -364,6 +369,13 @@ def test_bad_options(tmp_path: Path, options: dict[str, Any], message: str) -> N
     refused(FRAME, tmp_path, message, **options)
 
 
+@pytest.mark.parametrize("delimiter", ["", "\n", '"', "\0"])
+def test_bad_delimiters(tmp_path: Path, delimiter: str) -> None:
+    """What cannot be between fields is refused as a delimiter."""
+    (tmp_path / "t.csv").write_text("1,1,1\n")
+    refused(tmp_path / "t.csv", tmp_path, "cannot be between fields", delimiter=delimiter)
+
+
 def test_an_existing_store_needs_leave(tmp_path: Path) -> None:
     """A store is replaced only with overwrite, and what is not a store never."""
     ingest(FRAME, tmp_path / "s")
@@ -404,6 +416,52 @@ def test_the_sort_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(staging, "LEAST", 1)
     frame = pd.DataFrame({"row": np.arange(400_000).astype(str), "column": 1, "value": 1.0})
     refused(frame, tmp_path, "too small a budget", memory="1GB")
+
+
+def test_a_table_read_at_once_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the user has no budget to raise the sentence does not say to."""
+    monkeypatch.setattr(staging, "OUTSIDE", 995_000_000)
+    monkeypatch.setattr(staging, "LEAST", 1)
+    frame = pd.DataFrame({"row": np.arange(400_000).astype(str), "column": 1, "value": 1.0})
+    with pytest.raises(InputError, match="too large to be read at once; cut it") as told:
+        read_table(frame)
+    assert "memory" not in str(told.value)
+
+
+def test_sorting_uses_the_cores_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with many cores a process bound to few of them sorts with those."""
+    monkeypatch.setattr(staging.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(staging.os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    with staging.Stage(None) as stage:
+        assert stage._connection.execute("select current_setting('threads')").fetchone() == (3,)
+
+
+# ---- interrupts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["RuntimeError", "InterruptException"])
+def test_an_interrupt_of_duckdb_is_one_of_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str) -> None:
+    """Ctrl-C while DuckDB works is a KeyboardInterrupt like any other, and nothing is left."""
+
+    def interrupt(*_: Any) -> None:
+        raise RuntimeError("Query interrupted") if kind == "RuntimeError" else duckdb.InterruptException("Interrupted!")
+
+    monkeypatch.setattr(staging.Stage, "_insert", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(FRAME, tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_at_the_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ctrl-C while DuckDB starts removes the temporary folder."""
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(duckdb, "connect", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(FRAME, tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- small tables ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ imported inside the verbs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rfmdist.cli.verb import Verb
+from rfmdist.cli.verb import INTERRUPTED, Verb
 
 
 class Dtype(StrEnum):
@@ -240,7 +241,11 @@ def predict(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with its exit code."""
-    app(args=arguments, prog_name="rfmdist")
+    try:
+        app(args=arguments, prog_name="rfmdist")
+    except KeyboardInterrupt:  # outside of a verb, which tells of its own
+        print("rfmdist: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfmdist.errors import InputError, RfmdistError, disk_error
+from rfmdist.observations.files import is_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,30 +30,37 @@ WORKER_SECONDS = 600
 def check_output(path: Path, overwrite: bool, store: Path | None = None) -> None:
     """Refuse an output that could not be written in the end; ``store`` is the input when both are stores.
 
+    Links and ``..`` are followed: another name of the input is the input.
+
     Raises
     ------
     InputError
         If something is there and may not be replaced, or the folder cannot be written to.
     """
-    if store is not None and path.absolute() == store.absolute():
-        raise InputError(f"{path}: is the store of observations itself; name another output")
+    if store is not None:
+        output, source = path.resolve(), store.resolve()
+        if output == source or (path.exists() and store.exists() and path.samefile(store)):
+            raise InputError(f"{path}: is the store of observations itself; name another output")
+        if source in output.parents or output in source.parents:
+            raise InputError(f"{path}: lies within the store of observations, or around it; name another output")
     if path.exists():
         if not overwrite:
             raise InputError(f"{path}: exists already; name another output or add --overwrite")
-        if store is not None and not (path / "zarr.json").exists():
+        if store is not None and not is_store(path):
             raise InputError(f"{path}: is not a store, so it will not be overwritten; name another output")
         if store is None and path.is_dir():
             raise InputError(f"{path}: is a folder; name a file")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
+    above = next(folder for folder in path.resolve().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"{path}: {above} is not a folder that can be written to; name another output")
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as Parquet by suffix, else as CSV; it appears when it is whole."""
+    path = path.resolve()
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix in (".parquet", ".pq"):
             frame.to_parquet(temporary, index=False)
         else:

@@ -34,6 +34,7 @@ class Verb(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         from rfmdist.errors import RfmdistError
 
+        # What a verb has finished stays: a store that is in its place before Ctrl-C is there.
         try:
             return super().invoke(ctx)
         except RfmdistError as error:
@@ -41,7 +42,7 @@ class Verb(TyperCommand):
         except MemoryError as error:
             _end(f"the memory is not enough ({error}); free some or use a larger machine", FAILED)
         except KeyboardInterrupt:
-            _end("interrupted; nothing was written", INTERRUPTED)
+            _end("interrupted", INTERRUPTED)
 
 
 def _python_defaults(verb: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import zlib
@@ -19,6 +20,14 @@ SAMPLE_LINES = 100
 """Lines looked at to find the delimiter and the header."""
 DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 """Tried in this order when none is given."""
+
+OTHER_TEXT = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""First bytes of text that DuckDB does not read; UTF-32's begin with UTF-16's, and so come first."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,13 @@ class TextLayout:
         """Number of fields on the line of an entry."""
         return len(split_line(self.line_of(entry)[1], self.delimiter))
 
+    def ends_differ(self) -> bool:
+        """Whether some lines end in CRLF and some in LF alone, which DuckDB does not read."""
+        with open_text(self.path, newline="") as file:
+            ends = ("\r\n" if line.endswith("\r\n") else line[-1:] for line in file if line[-1:] in "\r\n")
+            first = next(ends, "")
+            return any(end != first for end in ends)
+
     def _relation_of_blanks(self) -> str:
         """Each line as one field, cut by DuckDB; a line with too few or too many fields gives NULLs."""
         cut = "string_split_regex(trim(c0), '\\s+') f"
@@ -79,6 +95,8 @@ class TextLayout:
 
 def look_at(path: Path, given: Given, delimiter: str | None) -> TextLayout:
     """Tell the layout of a text file from its first lines."""
+    if delimiter is not None and (not delimiter or set(delimiter) & set('\n\r"\0')):
+        raise InputError(f"delimiter {delimiter!r} cannot be between fields; leave it out to have it found")
     sample = _sample(path)
     if delimiter is None:
         delimiter = _find_delimiter(path, [line for _, line in sample], len(given))
@@ -91,11 +109,22 @@ def look_at(path: Path, given: Given, delimiter: str | None) -> TextLayout:
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[IO[str]]:
-    """Open a text file, compressed or not; bytes that are not UTF-8 are shown as ?."""
+def open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
+    """Open a text file, compressed or not; bytes that are not UTF-8 are shown as ?.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or says that it is UTF-16 or UTF-32.
+    """
     opener = gzip.open if _compression(path) == "gzip" else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig", errors="replace") as file:
+        with opener(path, "rb") as raw:
+            start = raw.read(4)
+        other = next((name for mark, name in OTHER_TEXT.items() if start.startswith(mark)), None)
+        if other is not None:
+            raise InputError(f"{path}: is {other} text; save it as UTF-8")
+        with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline=newline) as file:
             yield file
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None

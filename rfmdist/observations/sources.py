@@ -104,7 +104,9 @@ class Table:
                 return f"the {part} is missing"
             if part == "value":
                 kind = "not a finite number" if is_number(text) else "not a number"
-                return f"the value {text.strip()!r} is {kind}; correct or remove it"
+                comma = is_number(text.replace(",", ".", 1)) and not is_number(text)
+                mend = "write decimals with a point" if comma else "correct or remove it"
+                return f"the value {text.strip()!r} is {kind}; {mend}"
             if self.extent is not None:
                 low, high = self.extent.bounds(part)
                 if not (text.strip().isdecimal() and low <= int(text) <= high):

@@ -32,6 +32,8 @@ from rfmdist.observations.sql import TEXT_ID, WRONG, find_wrong, take_id, take_v
 OUTSIDE = 550_000_000
 """Bytes of the budget that DuckDB does not count: Python, its libraries, the writer's shards. Measured with 20 million
 lines: peaks of 0.98 GB for a budget of 1 GB and 0.68 GB for 700 MB; with 400 MB here both were 0.13 GB over."""
+INTERRUPTED = re.compile(r"^(Query interrupted|INTERRUPT Error)")
+"""What DuckDB says when Ctrl-C stops it."""
 LEAST = 150_000_000
 """Bytes DuckDB needs to sort anything."""
 BATCH = 1 << 18
@@ -83,8 +85,8 @@ class Stage:
     ----------
     beside : Path or None
         The temporary folder is made beside this path; None: where the system keeps temporary files.
-    memory : str or int, default "1GB"
-        Budget for the whole process.
+    memory : str or int, optional
+        Budget for the whole process; 1 GB when left out, and then not for the user to raise.
     dtype : dtype, default float64
         Of the values; a value that is not finite in it is refused.
     pairs : bool, default False
@@ -92,9 +94,10 @@ class Stage:
     """
 
     def __init__(
-        self, beside: Path | None, memory: str | int = "1GB", dtype: Any = np.float64, *, pairs: bool = False
+        self, beside: Path | None, memory: str | int | None = None, dtype: Any = np.float64, *, pairs: bool = False
     ) -> None:
-        self._limit = parse_memory(memory) - OUTSIDE
+        self._limit = parse_memory("1GB" if memory is None else memory) - OUTSIDE
+        self._given = memory is not None
         self._beside = beside
         self._float = "FLOAT" if np.dtype(dtype) == np.float32 else "DOUBLE"
         self._pairs = pairs
@@ -103,26 +106,30 @@ class Stage:
         self.entries = 0
 
     def __enter__(self) -> Self:
-        where = None if self._beside is None else self._beside.absolute().parent
+        where = None if self._beside is None else self._beside.resolve().parent
         try:
             if where is not None:
                 where.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix=".rfmdist-", dir=where))
         except OSError as error:
             raise disk_error(error, str(where)) from None
-        with self._translated():
-            self._connection = duckdb.connect(
-                self._folder / "stage.duckdb",
-                config={
-                    "memory_limit": f"{self._limit}B",
-                    # DuckDB's own advice: 125 MB a thread at least.
-                    "threads": max(1, min(os.cpu_count() or 1, self._limit // 125_000_000)),
-                    "temp_directory": str(self._folder / "spill"),
-                },
-            )
-            # Where Python is interactive DuckDB draws a bar, on standard output, among a command's results.
-            self._connection.execute("set enable_progress_bar = false")
-            self._connection.execute(f'create table stage ("row" BIGINT, "column" BIGINT, "value" {self._float})')
+        try:
+            with self._translated():
+                self._connection = duckdb.connect(
+                    self._folder / "stage.duckdb",
+                    config={
+                        "memory_limit": f"{self._limit}B",
+                        # DuckDB's own advice: 125 MB a thread at least.
+                        "threads": max(1, min(_cores(), self._limit // 125_000_000)),
+                        "temp_directory": str(self._folder / "spill"),
+                    },
+                )
+                # Where Python is interactive DuckDB draws a bar, on standard output, among a command's results.
+                self._connection.execute("set enable_progress_bar = false")
+                self._connection.execute(f'create table stage ("row" BIGINT, "column" BIGINT, "value" {self._float})')
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -246,15 +253,22 @@ class Stage:
 
     @contextmanager
     def _translated(self, table: Table | None = None) -> Iterator[None]:
-        """Turn DuckDB's errors, of many lines, into one sentence of ours."""
+        """Turn DuckDB's errors, of many lines, into one sentence of ours, and its interrupts into Python's."""
         try:
             yield
-        except duckdb.Error as error:
+        except Exception as error:
+            # On Ctrl-C the arrow reader and execute() raise different types, RuntimeError among them.
+            if isinstance(error, duckdb.InterruptException) or INTERRUPTED.search(str(error)):
+                raise KeyboardInterrupt from None
+            if not isinstance(error, duckdb.Error):
+                raise
             raise self._explain(str(error), isinstance(error, duckdb.OutOfMemoryException), table) from None
 
     def _explain(self, text: str, out_of_memory: bool, table: Table | None) -> RfmdistError:
         if "max_temp_directory_size" in text or "No space left" in text:
             return disk_error(OSError(errno.ENOSPC, ""), str(self._beside or self._folder))
+        if out_of_memory and not self._given:
+            return InputError("the table is too large to be read at once; cut it into smaller ones")
         if out_of_memory:
             budget = self._limit + OUTSIDE
             return InputError(
@@ -276,6 +290,8 @@ class Stage:
 
 def _wrong_line(table: Table, text: str) -> str | None:
     """What DuckDB's reader of text says of a line that it cannot cut into fields."""
+    if "invalid state" in text and table.text is not None and table.text.ends_differ():
+        return f"{table.name}: has mixed line ends, CRLF and LF; save it with one kind"
     line = re.search(r"CSV Error on Line: (\d+)", text)
     if line is None:
         return None
@@ -291,3 +307,8 @@ def _wrong_line(table: Table, text: str) -> str | None:
 
 def _plain(identifier: Any) -> int | str:
     return int(identifier) if isinstance(identifier, int | np.integer) else str(identifier)
+
+
+def _cores() -> int:
+    """Cores this process may use, which a batch system may have made fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
