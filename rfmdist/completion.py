@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 import zarr
 from dask.delayed import delayed
@@ -25,6 +24,7 @@ from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.protocol import Scores, Step
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.observations.blocks import Offsets, Role, RowBlock
+from rfmdist.observations.ids import as_given
 from rfmdist.observations.layout import SHARD, create_matrix
 from rfmdist.observations.offsets import row_offsets
 from rfmdist.observations.store import Observations
@@ -279,7 +279,7 @@ class Completion:
     def _codes(self, given: Ids, axis: int, codes: bool) -> NDArray[np.int64]:
         """Codes of ids along an axis, all of them known."""
         what, size = ("row", "column")[axis], self.shape[axis]
-        array = given if isinstance(given, pd.Index) else np.asarray(given)
+        array = np.asarray(given) if codes else as_given(given)
         if codes:
             if array.dtype.kind not in "iu" and array.size:
                 raise InputError(f"{what} codes must be whole numbers below {size}; give ids without codes=True")

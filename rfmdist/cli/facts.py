@@ -51,9 +51,6 @@ def store_facts(path: Path) -> dict[str, Any]:
 
 def fit_facts(model: LinRFM, output: Path) -> dict[str, Any]:
     """Return the settings a fit chose and how it went; test entries were not looked at."""
-    # "auto" may fit with more than one replacement weight; the error is that of the iterate that was kept.
-    fitted = [i for i in model.history_ if i.stage == "fit" and i.replacement == model.replacement_]
-    kept = [i.validation_rmse for i in fitted if i.iteration == model.n_iter_]
     rows, columns = model.completion_.shape
     return {
         "completion": str(output),
@@ -67,7 +64,7 @@ def fit_facts(model: LinRFM, output: Path) -> dict[str, Any]:
         "clip": model.completion_.targets.clip,
         "dtype": str(model.dtype),
         "iterations": model.n_iter_,
-        "validation_rmse": kept[0] if kept else float("nan"),
+        "validation_rmse": model.validation_rmse_,
         "refitted": any(i.stage == "refit" for i in model.history_),
         "seconds": sum(i.seconds for i in model.history_),
     }

@@ -20,7 +20,7 @@ def codes_of(known: pd.Index[Any], ids: Any) -> NDArray[np.int64]:
 
     A float stands for an id only where it is a whole number below 2**53; larger ones may have been another.
     """
-    wanted = np.atleast_1d(_as_given(ids))
+    wanted = np.atleast_1d(as_given(ids))
     if wanted.dtype.kind == "f":
         exact = (np.abs(wanted) < EXACT) & (wanted == np.floor(wanted))
         wanted = np.where(exact, wanted, 0).astype(np.int64)
@@ -40,7 +40,7 @@ def check_ids(ids: Any, size: int, name: str) -> pd.Index[Any]:
     """Ids as an index of int64 or text; 0, 1, ... when None. Integers that int64 cannot hold make all text."""
     if ids is None:
         return pd.Index(np.arange(size))
-    given = np.atleast_1d(_as_given(ids))
+    given = np.atleast_1d(as_given(ids))
     if given.ndim > 1 or len(given) != size:
         raise InputError(f"{name} has {given.size} ids for {size} places; give one a place")
     if given.dtype.kind == "u" and given.size and int(given.max()) > LARGEST:
@@ -60,7 +60,7 @@ def check_ids(ids: Any, size: int, name: str) -> pd.Index[Any]:
     return index
 
 
-def _as_given(ids: Any) -> NDArray[Any]:
+def as_given(ids: Any) -> NDArray[Any]:
     """Ids as an array; integers that NumPy would turn into floats stay what they are."""
     array = np.asarray(ids)
     if array.dtype.kind == "f" and not hasattr(ids, "dtype"):
