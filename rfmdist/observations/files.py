@@ -6,6 +6,8 @@ import asyncio
 import json
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import zarr
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from rfmdist.errors import InputError
+from rfmdist.errors import InputError, disk_error
 from rfmdist.observations.layout import create_array
 
 
@@ -70,6 +72,27 @@ def rename(group: zarr.Group, old: str, new: str) -> None:
         del group[new]
     _copy(group, old, group, new)
     del group[old]
+
+
+@contextmanager
+def in_place(group: zarr.Group, name: str, store: str) -> Iterator[str]:
+    """Yield a temporary name; what is written under it in ``group`` becomes ``name`` when the block ends well.
+
+    Otherwise it is removed and what was at ``name`` stays; ``store`` is named if the disk failed.
+    """
+    temporary = f"{name}.partial"
+    try:
+        if temporary in group:
+            del group[temporary]
+        yield temporary
+        rename(group, temporary, name)
+    except BaseException as error:
+        settle_writes()
+        if temporary in group:
+            del group[temporary]
+        if isinstance(error, OSError):
+            raise disk_error(error, store) from None
+        raise
 
 
 def settle_writes() -> None:

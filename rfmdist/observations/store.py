@@ -22,7 +22,7 @@ from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
 from rfmdist.observations.convert import append_entries, as_coo, as_csr, as_sparse, joined, two_dimensional, value_dtype
 from rfmdist.observations.draws import HoldOut
-from rfmdist.observations.files import rename, settle_writes
+from rfmdist.observations.files import in_place
 from rfmdist.observations.ids import check_ids, codes_of
 from rfmdist.observations.layout import DICTIONARY, FILL, SHARD, create_array
 from rfmdist.observations.reading import AGAIN, check_format, first_line, read_entries, read_floats, read_ids
@@ -314,7 +314,16 @@ class Observations:
             If the disk is full; the earlier split is then still there.
         """
         self._refuse_completion()
-        self._write_split(roles)
+        with in_place(self._matrix, "split", self.name) as name:
+            array, low = create_array(self._matrix, name, self.nnz, np.dtype(np.uint8), FILL["split"]), 0
+            for piece in roles:
+                if not np.isin(piece, list(Role)).all():
+                    raise InputError(f"{self.name}: roles are 0 for training, 1 for validation and 2 for test")
+                if low + len(piece) <= self.nnz:
+                    array[low : low + len(piece)] = piece
+                low += len(piece)
+            if low != self.nnz:
+                raise InputError(f"{self.name}: a split of {low} entries does not fit {self.nnz} observed entries")
         self.remove_offsets()
 
     def store_offsets(self, offsets: Offsets) -> None:
@@ -332,22 +341,13 @@ class Observations:
             raise InputError(f"{self.name}: offsets must be {self.shape[0]} for rows and {self.shape[1]} for columns")
         if not all(np.isfinite(part).all() for part in (offsets.mean, offsets.rows, offsets.columns)):
             raise InputError(f"{self.name}: offsets must be finite numbers")
-        name = "offsets.partial"
-        try:
-            holder = self._extras()
-            settings = {"mean": float(offsets.mean), "row_shrinkage": offsets.row_shrinkage}
+        holder = self._extras()
+        settings = {"mean": float(offsets.mean), "row_shrinkage": offsets.row_shrinkage}
+        with in_place(holder, "offsets", self.name) as name:
             # With the arrays and in one write, so that the new offsets never meet the old settings.
-            group = holder.create_group(name, attributes=DICTIONARY | {"rfmdist": settings}, overwrite=True)
+            group = holder.create_group(name, attributes=DICTIONARY | {"rfmdist": settings})
             for part, value in (("rows", offsets.rows), ("columns", offsets.columns)):
                 create_array(group, part, len(value), np.dtype(np.float64), np.nan)[:] = value
-            rename(holder, name, "offsets")
-        except BaseException as error:
-            settle_writes()
-            if f"uns/rfmdist/{name}" in self._root:
-                del self._root[f"uns/rfmdist/{name}"]
-            if isinstance(error, OSError):
-                raise disk_error(error, self.name) from None
-            raise
 
     def remove_offsets(self) -> None:
         """Forget stored offsets, which another split makes wrong."""
@@ -374,8 +374,11 @@ class Observations:
 
     def _extras(self) -> zarr.Group:
         """What AnnData has no place for, under ``uns``."""
-        holder = self._root.require_group("uns/rfmdist")
-        holder.attrs.update(DICTIONARY)
+        try:
+            holder = self._root.require_group("uns/rfmdist")
+            holder.attrs.update(DICTIONARY)
+        except OSError as error:
+            raise disk_error(error, self.name) from None
         return holder
 
     @property
@@ -407,30 +410,6 @@ class Observations:
         """Refuse to change what a completion was fitted with; `Completion.save` sets its mark last."""
         if self.attributes("completion") is not None:
             raise InputError(f"{self.name}: is a completion; change the store it was fitted to, then fit again")
-
-    def _write_split(self, roles: Iterable[NDArray[np.uint8]]) -> None:
-        name = "split.partial"
-        try:
-            if name in self._matrix:
-                del self._matrix[name]
-            array = create_array(self._matrix, name, self.nnz, np.dtype(np.uint8), FILL["split"])
-            low = 0
-            for piece in roles:
-                if not np.isin(piece, list(Role)).all():
-                    raise InputError(f"{self.name}: roles are 0 for training, 1 for validation and 2 for test")
-                if low + len(piece) <= self.nnz:
-                    array[low : low + len(piece)] = piece
-                low += len(piece)
-            if low != self.nnz:
-                raise InputError(f"{self.name}: a split of {low} entries does not fit {self.nnz} observed entries")
-            rename(self._matrix, name, "split")
-        except BaseException as error:
-            settle_writes()
-            if name in self._matrix:
-                del self._matrix[name]
-            if isinstance(error, OSError):
-                raise disk_error(error, self.name) from None
-            raise
 
 
 def _read_sparse(observations: Observations, start: int, stop: int, roles: frozenset[Role]) -> sparse.COO:
