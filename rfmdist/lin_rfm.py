@@ -249,6 +249,7 @@ class _Fit:
         self.validated = counts["validation"] > 0
         self.observed_share = (counts["train"] + counts["validation"]) / np.prod(observations.shape, dtype=float)
         self.callbacks = [*(model.callbacks or ()), *([report] if model.verbose else [])]
+        self.published: dict[frozenset[Role], tuple[Targets, Any]] = {}
 
     def choose(self, schedule: Schedule) -> tuple[float, _Result]:
         """Fit on the training entries; return the replacement weight, chosen if need be, and the result.
@@ -274,8 +275,10 @@ class _Fit:
 
     def descend(self, stage: Stage, roles: Iterable[Role], schedule: Schedule, weight: float, limit: int) -> _Result:
         """Iterate from P = I; return the best iterate by validation error, or the last where none is validated."""
-        targets = self._targets(frozenset(roles))
-        shared = self.run.publish(targets)
+        if (wanted := frozenset(roles)) not in self.published:  # trials and fit share their targets: many passes
+            targets = self._targets(wanted)
+            self.published[wanted] = targets, self.run.publish(targets)
+        targets, shared = self.published[wanted]
         features = DenseFeatures.start(self.observations.shape[1], self.model.dtype, self.plan.form)
         best = Best(self.model.tol, patience=1 if stage == "try" else PATIENCE)
         for t in range(limit):
