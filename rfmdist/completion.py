@@ -25,7 +25,7 @@ from rfmdist.features.protocol import Scores, Step
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.observations.blocks import Offsets, Role, RowBlock
 from rfmdist.observations.ids import as_given
-from rfmdist.observations.layout import SHARD, create_matrix
+from rfmdist.observations.layout import create_matrix
 from rfmdist.observations.offsets import row_offsets
 from rfmdist.observations.store import Observations
 from rfmdist.observations.targets import Targets
@@ -258,8 +258,7 @@ class Completion:
         """Add what makes a store of observations a completion."""
         store, targets = Observations(root), self.targets
         if targets.observations.has_split or targets.observations.role_counts()["validation"]:
-            size = targets.observations.nnz
-            store.store_split(targets.observations.roles(low, min(low + SHARD, size)) for low in range(0, size, SHARD))
+            store.store_split(map(targets.observations.roles, targets.observations.row_blocks()))
         store.store_offsets(targets.offsets)
         varp: Any = root["varp"]
         create_matrix(varp, "features", self.features.matrix)
@@ -320,7 +319,7 @@ class Completion:
         columns = codes[coo.col]
         matrix = sp.coo_array((coo.data, (coo.row, columns)), shape=(new.shape[0], self.shape[1]))
         ours = self._with_our_columns(matrix, new.row_ids)
-        ours.store_split([new.roles(0, new.nnz)[np.lexsort((columns, coo.row))]])
+        ours.store_split([new.roles(new.row_block(0, new.shape[0]))[np.lexsort((columns, coo.row))]])
         return ours
 
 

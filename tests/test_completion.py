@@ -174,7 +174,7 @@ def test_roles_follow_reordered_columns(completion: Completion) -> None:
     coo, reverse = rows.to_scipy().tocoo(), rows.shape[1] - 1
     matrix = sp.coo_array((coo.data, (coo.row, reverse - coo.col)), rows.shape)
     turned = Observations.from_scipy(matrix, row_ids=rows.row_ids, column_ids=rows.column_ids[::-1])
-    turned.store_split([rows.roles(0, rows.nnz)[np.lexsort((reverse - coo.col, coo.row))]])
+    turned.store_split([rows.roles(rows.row_block(0, rows.shape[0]))[np.lexsort((reverse - coo.col, coo.row))]])
     assert completion.fold_in(turned).score().count == scored > 0
 
 
@@ -228,7 +228,7 @@ def test_scoring_nothing_is_refused(values: Any) -> None:
 def test_ratings_are_clipped_and_other_values_are_not(rng: np.random.Generator) -> None:
     """Values whose ends are met again and again hold predictions within them; clip=None and continuous ones do not."""
     stars = np.where(rng.random((60, 40)) < 0.3, rng.choice([1.0, 5.0], (60, 40)), np.nan)
-    fixed = {"ridge": 1e-3, "replacement": 1, "max_iter": 2}
+    fixed = {"ridge": 1e-3, "replacement": 1, "max_iter": 2, "validation_fraction": 0}
     held, free, narrow, continuous = (
         everything(LinRFM(**fixed, clip=clip).fit(oracles.as_sparse(v)).completion_)
         for v, clip in ((stars, "auto"), (stars, None), (stars, (2, 4)), (stars + rng.normal(size=(60, 40)), "auto"))

@@ -199,7 +199,7 @@ def test_test_entries_are_never_used(values: Any) -> None:
         matrix = oracles.as_sparse(ratings)
         observations = Observations.from_scipy(matrix)
         split(observations, test=0.3)
-        matrix.data = matrix.data + wrong * (observations.roles(0, matrix.nnz) == Role.TEST)
+        matrix.data = matrix.data + wrong * (observations.roles(observations.row_block(0, len(ratings))) == Role.TEST)
         observations = Observations.from_scipy(matrix)
         split(observations, test=0.3)
         model = LinRFM(max_iter=10).fit(observations)

@@ -31,7 +31,7 @@ def observations(rng: np.random.Generator, tmp_path: Path) -> Observations:
 
 def roles(observations: Observations) -> np.ndarray[Any, Any]:
     """Give the role of every entry."""
-    return observations.roles(0, observations.nnz)
+    return observations.roles(observations.row_block(0, observations.shape[0]))
 
 
 def test_random_fractions(observations: Observations) -> None:
@@ -66,6 +66,7 @@ def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch, observations
     split(observations, test=0.2)
     wanted = roles(observations)
     monkeypatch.setattr("rfmdist.observations.split.SHARD", shard)
+    monkeypatch.setattr("rfmdist.observations.additions.SHARD", shard)
     split(observations, test=0.2)
     assert np.array_equal(roles(observations), wanted)
 

@@ -1,4 +1,4 @@
-"""Random choices as functions of an entry's position: the same in any block, on any worker, stored nowhere."""
+"""Random choices as functions of an entry alone: the same in any block, on any worker, stored nowhere."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from rfmdist.observations.blocks import Role
 
 STRETCH = 1 << 16
 """Entries that share one generator."""
+ROW, COLUMN, SEED = 0x9E3779B97F4A7C15, 0xD1342543DE82EF95, 0xDA942042E4DD58B5
+"""Odd multipliers that send different entries of a matrix to different states."""
+WORD = 1 << 64
 
 
 def uniforms(seed: int, low: int, high: int) -> NDArray[np.float64]:
@@ -21,6 +24,27 @@ def uniforms(seed: int, low: int, high: int) -> NDArray[np.float64]:
     return drawn[low - first * STRETCH : high - first * STRETCH]
 
 
+def entry_hash(seed: int, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """Uniform 64-bit words for the entries at the codes ``rows`` and ``columns``, in whatever order they come.
+
+    SplitMix64's finaliser over a state made from row, column and seed.
+    """
+    start = _mixed(np.array([seed * SEED % WORD], np.uint64))[0]
+    state = rows.astype(np.uint64) * np.uint64(ROW)
+    state += columns.astype(np.uint64) * np.uint64(COLUMN)
+    state += start
+    return _mixed(state)
+
+
+def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Finalise SplitMix64's state, in place: every bit of it moves every bit of the result."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        state ^= state >> np.uint64(shift)
+        state *= np.uint64(factor)
+    state ^= state >> np.uint64(31)
+    return state
+
+
 @dataclass(frozen=True)
 class HoldOut:
     """A random ``fraction`` of the training entries, to be used for validation."""
@@ -28,7 +52,11 @@ class HoldOut:
     fraction: float
     seed: int
 
-    def apply(self, roles: NDArray[np.uint8], low: int) -> NDArray[np.uint8]:
-        """Roles of the entries from position ``low`` on, with the held-out ones turned to validation."""
-        chosen = uniforms(self.seed, low, low + len(roles)) < self.fraction
-        return np.where(chosen & (roles == Role.TRAIN), np.uint8(Role.VALIDATION), roles)
+    def apply(
+        self, roles: NDArray[np.uint8], rows: NDArray[np.integer], columns: NDArray[np.integer]
+    ) -> NDArray[np.uint8]:
+        """Roles of the entries at the codes ``rows`` and ``columns``, the held-out ones turned to validation."""
+        limit = np.uint64(min(int(self.fraction * WORD), WORD - 1))
+        chosen = entry_hash(self.seed, rows, columns) < limit
+        chosen &= roles == Role.TRAIN
+        return np.where(chosen, np.uint8(Role.VALIDATION), roles)

@@ -74,6 +74,16 @@ def rename(group: zarr.Group, old: str, new: str) -> None:
     del group[old]
 
 
+def remove(group: zarr.Group, name: str) -> None:
+    """Remove an array or a group, if it is there; half of it never bears its name."""
+    if name not in group:
+        return
+    if isinstance(group.store, LocalStore):
+        rename(group, name, temporary := f"{name}.partial")
+        name = temporary
+    del group[name]
+
+
 @contextmanager
 def in_place(group: zarr.Group, name: str, store: str) -> Iterator[str]:
     """Yield a temporary name; what is written under it in ``group`` becomes ``name`` when the block ends well.

@@ -1,12 +1,13 @@
 """How observations lie in Zarr: names, encodings, codecs, chunk sizes. Knows bytes, not meaning.
 
 The tree is an AnnData store (anndata 0.1.0): ``X`` a csr_matrix, ``obs`` and ``var`` data frames whose index
-holds the ids. AnnData refuses other children of the root, so the split mask lies inside ``X`` (it ignores
-arrays there that it does not know) and the offsets under ``uns``.
+holds the ids. AnnData refuses other children of the root, so the split mask and the column-ordered copy lie
+inside ``X`` (it ignores what it does not know there) and the offsets under ``uns``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,17 +33,51 @@ LOST_ID: dict[str, Any] = {"i": np.iinfo(np.int64).min, "T": "\0lost", "O": "\0l
 
 
 DICTIONARY = {"encoding-type": "dict", "encoding-version": "0.1.0"}
+AGAIN = "restore it from a copy or ingest the data again"
+
+
+@dataclass(frozen=True)
+class Order:
+    """One order that a store holds its entries in.
+
+    Attributes
+    ----------
+    matrix : str
+        Group of ``data``, ``indices``, ``indptr`` and, if there is one, ``split``.
+    rows, columns : str
+        Data frames with the ids of what the entries are compressed by, and of the others.
+    mend : str
+        What to do when its entries are damaged.
+    """
+
+    matrix: str
+    rows: str
+    columns: str
+    mend: str
+
+
+BY_ROW = Order("X", "obs", "var", AGAIN)
+BY_COLUMN = Order("X/by_column", "var", "obs", "delete the folder X/by_column in it, then it is made again")
 
 
 def create_root(store: Any, shape: tuple[int, int]) -> zarr.Group:
     """Create the empty tree of an AnnData store for observations of ``shape``."""
     attributes = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
     root = zarr.create_group(store, zarr_format=3, attributes=attributes)
-    matrix = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [int(s) for s in shape]}
-    root.create_group("X", attributes=matrix)
+    root.create_group("X", attributes=matrix_attributes(shape))
     for name in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
         root.create_group(name, attributes=DICTIONARY)
     return root
+
+
+def matrix_attributes(shape: tuple[int, int]) -> dict[str, Any]:
+    """Attributes of a group that AnnData reads as a csr_matrix."""
+    return {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [int(s) for s in shape]}
+
+
+def index_dtype(size: int) -> np.dtype[Any]:
+    """Dtype of codes below ``size``."""
+    return np.dtype(np.int32 if size <= np.iinfo(np.int32).max else np.int64)
 
 
 def create_array(group: zarr.Group, name: str, size: int, dtype: np.dtype[Any], fill: float) -> zarr.Array[Any]:

@@ -10,23 +10,22 @@ import zarr
 from numpy.typing import NDArray
 
 from rfmdist.errors import StoreError
-from rfmdist.observations.layout import FILL, FORMAT, LOST_ID
-
-AGAIN = "restore it from a copy or ingest the data again"
+from rfmdist.observations.layout import AGAIN, FILL, FORMAT, LOST_ID, Order
 
 
-def read_entries(root: zarr.Group, store: str, name: str, low: int, high: int) -> NDArray[Any]:
-    """Read positions ``low`` to ``high`` of an array of X; ``store`` names it in messages.
+def read_entries(root: zarr.Group, store: str, order: Order, name: str, low: int, high: int) -> NDArray[Any]:
+    """Read positions ``low`` to ``high`` of an array of entries; ``store`` names it in messages.
 
     Raises
     ------
     StoreError
         If a chunk is damaged or lost.
     """
-    values = _read(root, store, f"X/{name}", slice(low, high), f" between entries {low} and {high}")
+    path, where = f"{order.matrix}/{name}", f" between entries {low} and {high}"
+    values = _read(root, store, path, slice(low, high), where, order.mend)
     lost = np.isnan(values) if name == "data" else values == np.asarray(FILL[name]).astype(values.dtype)
     if len(values) < high - low or lost.any():
-        raise StoreError(f"{store}: a part of X/{name} is missing between entries {low} and {high}; {AGAIN}")
+        raise StoreError(f"{store}: a part of {path} is missing{where}; {order.mend}")
     return values
 
 

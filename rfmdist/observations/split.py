@@ -70,8 +70,7 @@ def split(
         If the store is damaged or the disk full; the earlier split is then still there.
     """
     _check(validation, test, test_file, leave_out, seed)
-    if observations.attributes("completion") is not None:
-        raise InputError(f"{observations.name}: is a completion; split the store it was fitted to, then fit again")
+    observations.refuse_change()
     if test_file is not None:
         files = [test_file] if isinstance(test_file, str | Path) else list(test_file)
         with Stage(observations.path, memory, pairs=True) as stage:
@@ -105,7 +104,7 @@ def _store(
         if counts[Role.TRAIN] == 0:
             raise InputError(f"{observations.name}: this split leaves no entry for training; hold out fewer")
 
-    observations.store_split(_shards(pieces()))
+    observations.store_split(pieces())
     return {role.name.lower(): int(count) for role, count in zip(Role, counts, strict=True)}
 
 
@@ -164,17 +163,6 @@ def _by_range(batches: Iterator[Batch], ranges: list[tuple[int, int]]) -> Iterat
 def _ranges(observations: Observations) -> Iterator[tuple[int, int]]:
     for low in range(0, observations.nnz, SHARD):
         yield low, min(low + SHARD, observations.nnz)
-
-
-def _shards(pieces: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """The same roles in pieces of one shard: a shard written in parts takes many times as long."""
-    held = np.empty(0, np.uint8)
-    for piece in pieces:
-        held = np.concatenate([held, piece])
-        while len(held) >= SHARD:
-            yield held[:SHARD]
-            held = held[SHARD:]
-    yield held
 
 
 def _stream(seed: int, which: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -19,19 +20,22 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from rfmdist.errors import InputError, StoreError, disk_error
+from rfmdist.observations.additions import COPY, read_offsets, write_offsets, write_split
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
+from rfmdist.observations.by_column import write_by_column
 from rfmdist.observations.convert import append_entries, as_coo, as_csr, as_sparse, joined, two_dimensional, value_dtype
 from rfmdist.observations.draws import HoldOut
-from rfmdist.observations.files import in_place
 from rfmdist.observations.ids import check_ids, codes_of
-from rfmdist.observations.layout import DICTIONARY, FILL, SHARD, create_array
-from rfmdist.observations.reading import AGAIN, check_format, first_line, read_entries, read_floats, read_ids
+from rfmdist.observations.layout import BY_COLUMN, BY_ROW, DICTIONARY, SHARD, Order
+from rfmdist.observations.reading import check_format, first_line, read_entries, read_floats, read_ids
 from rfmdist.observations.writer import StoreWriter
 
 BLOCK_ENTRIES = 1 << 20
 """Entries a row block holds at most, unless one row holds more: 8-16 MB."""
 BLOCK_ROWS = 1 << 12
 """Rows a row block holds at most."""
+HELD_BYTES = 1 << 28
+"""Bytes of entries that are held in memory for several passes, rather than read again at each."""
 
 
 class Observations:
@@ -55,9 +59,10 @@ class Observations:
         Where the store lies; None in memory.
     """
 
-    def __init__(self, root: zarr.Group, held_out: HoldOut | None = None) -> None:
+    def __init__(self, root: zarr.Group, held_out: HoldOut | None = None, order: Order = BY_ROW) -> None:
         self._root = root
         self._held_out = held_out
+        self._order = order
 
     # ---- making and opening ---------------------------------------------------------------------------------
 
@@ -159,9 +164,29 @@ class Observations:
     def hold_out(self, fraction: float, seed: int) -> Self:
         """Return the same observations with a random part of the training entries as validation entries.
 
-        Nothing is written: which entries are held out is a function of the seed and the entry's position.
+        Nothing is written: which entries are held out is a function of the seed and the entry's row and column.
         """
-        return type(self)(self._root, HoldOut(fraction, seed))
+        return type(self)(self._root, HoldOut(fraction, seed), self._order)
+
+    def by_column(self) -> Self:
+        """Return the same entries with columns for rows: observations of shape (n, m).
+
+        They are read from a copy in the order of the columns, which is made at the first call, out of core, and
+        kept in the store until another split is stored. Roles, the held-out part and the ids go along.
+
+        Raises
+        ------
+        InputError
+            If the store is a completion and so has no copy.
+        StoreError
+            If the store is damaged or cannot be written.
+        """
+        if self._order == BY_COLUMN:
+            return type(self)(self._root, self._held_out)
+        if not self._copy()._is_copy_of(self):
+            self.refuse_change()
+            write_by_column(self, self._matrix, COPY)
+        return self._copy()
 
     # ---- what is there --------------------------------------------------------------------------------------
 
@@ -195,15 +220,15 @@ class Observations:
     @cached_property
     def indptr(self) -> NDArray[np.int64]:
         """Where each row's entries begin, int64 ndarray of shape (m + 1,)."""
-        return np.asarray(self._read("indptr", 0, self.shape[0] + 1))
+        return np.asarray(self.entries("indptr", 0, self.shape[0] + 1))
 
     @cached_property
     def row_ids(self) -> pd.Index[Any]:
-        return read_ids(self._root, self.name, "obs")
+        return read_ids(self._root, self.name, self._order.rows)
 
     @cached_property
     def column_ids(self) -> pd.Index[Any]:
-        return read_ids(self._root, self.name, "var")
+        return read_ids(self._root, self.name, self._order.columns)
 
     @property
     def has_split(self) -> bool:
@@ -213,16 +238,10 @@ class Observations:
     @property
     def offsets(self) -> Offsets | None:
         """The stored offsets, if any (see `store_offsets`)."""
-        if "uns/rfmdist/offsets" not in self._root:
-            return None
-        place = "uns/rfmdist/offsets"
-        settings: Any = self._root[place].attrs.get("rfmdist")
-        if settings is None:
-            raise StoreError(f"{self.name}: the offsets are incomplete; {AGAIN}")
-        m, n = self.shape
-        rows = read_floats(self._root, self.name, f"{place}/rows", (m,))
-        columns = read_floats(self._root, self.name, f"{place}/columns", (n,))
-        return Offsets(float(settings["mean"]), rows, columns, settings["row_shrinkage"])
+        if self._order == BY_COLUMN:
+            found = read_offsets(self._root, self.shape[::-1], self.name)
+            return None if found is None else found.transposed()
+        return read_offsets(self._root, self.shape, self.name)
 
     # ---- reading --------------------------------------------------------------------------------------------
 
@@ -251,28 +270,50 @@ class Observations:
         """
         indptr = self.indptr[start : stop + 1]
         low, high = int(indptr[0]), int(indptr[-1])
-        block = RowBlock(start, stop, indptr - low, self._read("indices", low, high), self._read("data", low, high))
-        wanted = parse_roles(roles)
-        if wanted == ALL_ROLES or (not self.has_split and self._held_out is None and Role.TRAIN in wanted):
-            return block
-        return block.where(np.isin(self.roles(low, high), list(wanted)))
+        indices, values = (self.entries(part, low, high) for part in ("indices", "data"))
+        block, wanted = RowBlock(start, stop, indptr - low, indices, values), parse_roles(roles)
+        return block if wanted == ALL_ROLES else block.of(self.roles(block), wanted)
 
     def row_blocks(self, roles: str | Role | Iterable[str | Role] = ALL_ROLES) -> Iterator[RowBlock]:
         """Read all rows, block after block."""
         for start, stop in self.ranges():
             yield self.row_block(start, stop, roles)
 
-    def roles(self, low: int, high: int) -> NDArray[np.uint8]:
-        """Role of each entry at positions ``low`` to ``high`` in row order, uint8 ndarray."""
-        stored = self._read("split", low, high) if self.has_split else np.zeros(high - low, np.uint8)
-        return stored if self._held_out is None else self._held_out.apply(stored, low)
+    def passes(self, roles: str | Role | Iterable[str | Role] = ALL_ROLES) -> Iterable[RowBlock]:
+        """All rows, block after block, to be gone through several times: held in memory if that takes little."""
+        itemsize = self._array("indices").dtype.itemsize + self.dtype.itemsize
+        if self.nnz * itemsize <= HELD_BYTES:
+            return list(self.row_blocks(roles))
+        return _Passes(self, parse_roles(roles))
+
+    def roles(self, block: RowBlock) -> NDArray[np.uint8]:
+        """Role of each entry of a block that `row_block` gave with all its roles, uint8 ndarray."""
+        low, high = int(self.indptr[block.start]), int(self.indptr[block.stop])
+        stored = self._stored_roles(low, high)
+        if self._held_out is None:
+            return stored
+        codes = (block.rows, block.indices) if self._order == BY_ROW else (block.indices, block.rows)
+        return self._held_out.apply(stored, *codes)
 
     def role_counts(self) -> dict[str, int]:
         """Number of entries of each role."""
-        counts = np.zeros(len(Role), np.int64)
-        for low in range(0, self.nnz, SHARD):
-            counts += np.bincount(self.roles(low, min(low + SHARD, self.nnz)), minlength=len(Role))
+        if self._held_out is None:
+            ranges = ((low, min(low + SHARD, self.nnz)) for low in range(0, self.nnz, SHARD))
+            pieces = (self._stored_roles(*range_) for range_ in ranges)
+        else:
+            pieces = (self.roles(block) for block in self.row_blocks())
+        counts = sum((np.bincount(piece, minlength=len(Role)) for piece in pieces), np.zeros(len(Role), np.int64))
         return {role.name.lower(): int(count) for role, count in zip(Role, counts, strict=True)}
+
+    def entries(self, part: str, low: int, high: int) -> NDArray[Any]:
+        """Read positions ``low`` to ``high`` of one array of the entries: data, indices, indptr or split.
+
+        Raises
+        ------
+        StoreError
+            If a chunk is damaged or lost.
+        """
+        return read_entries(self._root, self.name, self._order, part, low, high)
 
     def row_codes(self, ids: Any) -> NDArray[np.int64]:
         """Codes of row ids, -1 for ids that are not known."""
@@ -301,10 +342,24 @@ class Observations:
 
     # ---- additions to the store -----------------------------------------------------------------------------
 
-    def store_split(self, roles: Iterable[NDArray[np.uint8]]) -> None:
-        """Store the role of every entry; ``roles`` gives them in row order in pieces of one shard.
+    def refuse_change(self) -> None:
+        """Refuse to change what a completion was fitted with, or the column-ordered copy.
 
-        The mask is written under a temporary name and renamed, so that a store never holds half of one.
+        Raises
+        ------
+        InputError
+            If the store is a completion (`Completion.save` sets its mark last), or these are its columns.
+        """
+        if self._order == BY_COLUMN:
+            raise InputError(f"{self.name}: these are its entries by column; change the observations by row instead")
+        if self.attributes("completion") is not None:
+            raise InputError(f"{self.name}: is a completion; change the store it was fitted to, then fit again")
+
+    def store_split(self, roles: Iterable[NDArray[np.uint8]]) -> None:
+        """Store the role of every entry; ``roles`` gives them in row order, in pieces of any length.
+
+        Stored offsets and the column-ordered copy go: they are of the earlier split. The mask is written under a
+        temporary name and renamed, so that a store never holds half of one.
 
         Raises
         ------
@@ -313,17 +368,8 @@ class Observations:
         StoreError
             If the disk is full; the earlier split is then still there.
         """
-        self._refuse_completion()
-        with in_place(self._matrix, "split", self.name) as name:
-            array, low = create_array(self._matrix, name, self.nnz, np.dtype(np.uint8), FILL["split"]), 0
-            for piece in roles:
-                if not np.isin(piece, list(Role)).all():
-                    raise InputError(f"{self.name}: roles are 0 for training, 1 for validation and 2 for test")
-                if low + len(piece) <= self.nnz:
-                    array[low : low + len(piece)] = piece
-                low += len(piece)
-            if low != self.nnz:
-                raise InputError(f"{self.name}: a split of {low} entries does not fit {self.nnz} observed entries")
+        self.refuse_change()
+        write_split(self._matrix, roles, self.nnz, self.name)
         self.remove_offsets()
 
     def store_offsets(self, offsets: Offsets) -> None:
@@ -336,18 +382,12 @@ class Observations:
         StoreError
             If the disk is full; earlier offsets are then still there.
         """
-        self._refuse_completion()
+        self.refuse_change()
         if (np.shape(offsets.rows), np.shape(offsets.columns)) != ((self.shape[0],), (self.shape[1],)):
             raise InputError(f"{self.name}: offsets must be {self.shape[0]} for rows and {self.shape[1]} for columns")
         if not all(np.isfinite(part).all() for part in (offsets.mean, offsets.rows, offsets.columns)):
             raise InputError(f"{self.name}: offsets must be finite numbers")
-        holder = self._extras()
-        settings = {"mean": float(offsets.mean), "row_shrinkage": offsets.row_shrinkage}
-        with in_place(holder, "offsets", self.name) as name:
-            # With the arrays and in one write, so that the new offsets never meet the old settings.
-            group = holder.create_group(name, attributes=DICTIONARY | {"rfmdist": settings})
-            for part, value in (("rows", offsets.rows), ("columns", offsets.columns)):
-                create_array(group, part, len(value), np.dtype(np.float64), np.nan)[:] = value
+        write_offsets(self._extras(), offsets, self.name)
 
     def remove_offsets(self) -> None:
         """Forget stored offsets, which another split makes wrong."""
@@ -383,7 +423,7 @@ class Observations:
 
     @property
     def _matrix(self) -> zarr.Group:
-        matrix = self._root["X"]
+        matrix = self._root[self._order.matrix]
         assert isinstance(matrix, zarr.Group)
         return matrix
 
@@ -392,24 +432,46 @@ class Observations:
         assert isinstance(array, zarr.Array)
         return array
 
-    def _read(self, name: str, low: int, high: int) -> NDArray[Any]:
-        return read_entries(self._root, self.name, name, low, high)
+    def _stored_roles(self, low: int, high: int) -> NDArray[np.uint8]:
+        return self.entries("split", low, high) if self.has_split else np.zeros(high - low, np.uint8)
+
+    def _copy(self) -> Self:
+        """What the column-ordered copy holds, whether or not there is one."""
+        return type(self)(self._root, self._held_out, BY_COLUMN)
+
+    def _is_copy_of(self, source: Observations) -> bool:
+        """Whether the copy is there and fits what it was made from; if not it is to be made again."""
+        try:
+            fits = (self.shape, self.nnz) == (source.shape[::-1], source.nnz)
+            return fits and (self.dtype, self.has_split) == (source.dtype, source.has_split) and self._fits()
+        except (KeyError, OSError, ValueError, TypeError, StoreError):
+            return False
+
+    def _fits(self) -> bool:
+        """Whether the parts fit together; the entries themselves are not read."""
+        arrays: Any = self._root
+        order, indptr = self._order, self._array("indptr")
+        ids = tuple(int(arrays[f"{frame}/_index"].shape[0]) for frame in (order.rows, order.columns))
+        fits = ids == self.shape and indptr.shape[0] == self.shape[0] + 1
+        fits &= all(self._array(part).shape[0] == self.nnz for part in ("indices", "split")[: 1 + self.has_split])
+        return fits and self.indptr[0] == 0 and self.indptr[-1] == self.nnz and bool((np.diff(self.indptr) >= 0).all())
 
     def _check(self) -> None:
         """Refuse a store whose parts are missing or do not fit together."""
         check_format(self._root, self.name)
-        arrays: Any = self._root
-        sizes = [int(arrays[part].shape[0]) for part in ("X/indptr", "obs/_index", "var/_index", "X/indices")]
-        fits = sizes == [self.shape[0] + 1, *self.shape, self.nnz]
-        fits &= not self.has_split or self._array("split").shape[0] == self.nnz
-        fits = fits and self.indptr[0] == 0 and self.indptr[-1] == self.nnz and bool((np.diff(self.indptr) >= 0).all())
-        if not fits:
+        if not self._fits():
             raise StoreError(f"{self.name}: its parts do not fit together; ingest the data again")
 
-    def _refuse_completion(self) -> None:
-        """Refuse to change what a completion was fitted with; `Completion.save` sets its mark last."""
-        if self.attributes("completion") is not None:
-            raise InputError(f"{self.name}: is a completion; change the store it was fitted to, then fit again")
+
+@dataclass(frozen=True)
+class _Passes:
+    """Row blocks that are read again at each pass."""
+
+    observations: Observations
+    roles: frozenset[Role]
+
+    def __iter__(self) -> Iterator[RowBlock]:
+        return self.observations.row_blocks(self.roles)
 
 
 def _read_sparse(observations: Observations, start: int, stop: int, roles: frozenset[Role]) -> sparse.COO:

@@ -47,10 +47,8 @@ class Targets:
     def read(self, start: int, stop: int) -> tuple[RowBlock, RowBlock | None]:
         """Read rows ``start`` to ``stop``: the fitted entries, standardised, and the scored ones, as observed."""
         block = self.observations.row_block(start, stop)
-        low, high = self.observations.indptr[[start, stop]]
-        roles = self.observations.roles(int(low), int(high))
-        fitted = self.standardize(block.where(np.isin(roles, list(self.fitted))))
-        return fitted, block.where(np.isin(roles, list(self.scored))) if self.scored else None
+        roles = self.observations.roles(block)
+        return self.standardize(block.of(roles, self.fitted)), block.of(roles, self.scored) if self.scored else None
 
     def root_mean_square(self) -> float:
         """Root mean square of the fitted values less their offsets; 1 where nothing is left of them.

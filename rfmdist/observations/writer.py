@@ -17,7 +17,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.files import check_destination, replace_folder, settle_writes
-from rfmdist.observations.layout import FILL, FORMAT, SHARD, create_array, create_root, write_ids
+from rfmdist.observations.layout import FILL, FORMAT, SHARD, create_array, create_root, index_dtype, write_ids
 
 
 class DuplicateEntryError(InputError):
@@ -56,7 +56,7 @@ class StoreWriter:
         check_destination(self.path, overwrite=overwrite)
         self._shape = shape
         self._dtype = np.dtype(dtype)
-        self._index_dtype = np.dtype(np.int32 if shape[1] <= np.iinfo(np.int32).max else np.int64)
+        self._index_dtype = index_dtype(shape[1])
         self._counts = np.zeros(shape[0], np.int64)
         self._pending: list[tuple[NDArray[Any], NDArray[Any]]] = []
         self._pending_size = 0
