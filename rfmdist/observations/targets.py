@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
+from rfmdist.observations.kept import KeptBlocks
+from rfmdist.observations.layout import index_dtype
 from rfmdist.observations.store import Observations
 
 LARGEST = 1e100
@@ -34,6 +36,8 @@ class Targets:
         Roles of the entries that are fitted and of those that are only scored.
     clip : tuple of float or None
         Range that predictions are held to.
+    keep_bytes : int
+        Bytes of blocks that `read` keeps for the next time they are asked for. Copies keep their own.
     """
 
     observations: Observations
@@ -43,12 +47,33 @@ class Targets:
     fitted: frozenset[Role] = FITTED_ROLES
     scored: frozenset[Role] = frozenset()
     clip: tuple[float, float] | None = None
+    keep_bytes: int = 0
+    _kept: KeptBlocks = field(default_factory=KeptBlocks, init=False, repr=False)
 
     def read(self, start: int, stop: int) -> tuple[RowBlock, RowBlock | None]:
         """Read rows ``start`` to ``stop``: the fitted entries, standardised, and the scored ones, as observed."""
-        block = self.observations.row_block(start, stop)
-        roles = self.observations.roles(block)
-        return self.standardize(block.of(roles, self.fitted)), block.of(roles, self.scored) if self.scored else None
+        found = self._kept.get(start, stop)
+        return found or self._kept.offer(start, stop, self._read(start, stop), self.keep_bytes)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Most bytes that all blocks of these targets take together: what ``keep_bytes`` must be to keep them."""
+        (m, n), entries = self.observations.shape, self.observations.nnz
+        # Scored values stay as observed.
+        itemsize = max(self.dtype.itemsize, self.observations.dtype.itemsize if self.scored else 0)
+        pointers = 2 * m * np.dtype(np.int64).itemsize * (2 if self.scored else 1)  # blocks of one row have two
+        return entries * (index_dtype(n).itemsize + itemsize) + pointers
+
+    def transposed(self) -> Targets:
+        """Return the targets of the transposed matrix, read by columns (see `Observations.by_column`); none is scored.
+
+        Raises
+        ------
+        InputError, StoreError
+            As `Observations.by_column`.
+        """
+        by_column, offsets = self.observations.by_column(), self.offsets.transposed()
+        return replace(self, observations=by_column, offsets=offsets, scored=frozenset())
 
     def root_mean_square(self) -> float:
         """Root mean square of the fitted values less their offsets; 1 where nothing is left of them.
@@ -60,7 +85,7 @@ class Targets:
         """
         total, count, peak = 0.0, 0, 0.0
         for block in self.observations.row_blocks(self.fitted):
-            left = block.values - self.offsets.at(block.rows, block.indices)
+            left = block.values - self.offsets.of(block)
             peak = max(peak, float(np.abs(left).max(initial=0.0)))
             if peak < LARGEST:
                 total, count = total + float(left @ left), count + len(left)
@@ -72,10 +97,18 @@ class Targets:
 
     def standardize(self, block: RowBlock) -> RowBlock:
         """Return the block's values less offsets, divided by the unit, in ``dtype``."""
-        values = (block.values - self.offsets.at(block.rows, block.indices)) / self.unit
-        return block.with_values(values.astype(self.dtype))
+        left = self.offsets.of(block)
+        np.subtract(block.values, left, out=left)
+        # Divided in float64 and rounded once.
+        values = np.divide(left, self.unit, out=np.empty(len(left), self.dtype), casting="same_kind")
+        return block.with_values(values)
 
     def predictions(self, block: RowBlock, standardized: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn standardised predictions of the block's entries back into the values' own units."""
-        values = self.offsets.at(block.rows, block.indices) + self.unit * standardized
+        values = self.offsets.of(block) + self.unit * standardized
         return values if self.clip is None else np.clip(values, *self.clip)
+
+    def _read(self, start: int, stop: int) -> tuple[RowBlock, RowBlock | None]:
+        block = self.observations.row_block(start, stop)
+        roles = self.observations.roles(block)
+        return self.standardize(block.of(roles, self.fitted)), block.of(roles, self.scored) if self.scored else None
