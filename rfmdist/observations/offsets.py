@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
@@ -16,7 +17,7 @@ OffsetKind = Literal["both", "rows", "columns", "global"]
 SHRINKAGE = 5.0
 """Entries' worth of pull of an offset towards 0: the usual damping for ratings."""
 SWEEPS = 15
-"""Passes over the data; further ones move MovieLens' offsets by less than 1e-4."""
+"""Times that columns and rows are fitted in turn; further ones move MovieLens' offsets by less than 1e-4."""
 
 
 def fit_offsets(
@@ -54,42 +55,44 @@ def fit_offsets(
     offsets = Offsets(0.0, np.zeros(m), np.zeros(n), shrinkage if kind in ("both", "rows") else None)
     if kind is None:
         return offsets
-    fitted = frozenset(roles)
-    offsets = replace(offsets, mean=_mean(observations, fitted))
+    blocks = observations.passes(frozenset(roles))
+    offsets = replace(offsets, mean=_mean(blocks))
+    sums, counts = _column_sums(blocks, offsets.mean, n)
+    taken = np.zeros(n)  # by the rows' offsets from each column's sum
     for _ in range({"both": SWEEPS, "rows": 1, "columns": 1}.get(kind, 0)):
         if kind != "rows":
-            offsets = replace(offsets, columns=_column_means(observations, offsets, shrinkage, fitted))
+            offsets.columns[:] = (sums - taken) / np.maximum(counts + shrinkage, 1)
         if kind != "columns":
-            for block in observations.row_blocks(fitted):
-                offsets.rows[block.start : block.stop] = row_offsets(block, offsets, shrinkage)
+            taken[:] = 0
+            for block in blocks:
+                found = row_offsets(block, offsets, shrinkage)
+                offsets.rows[block.start : block.stop] = found
+                taken += np.bincount(block.indices, np.repeat(found, np.diff(block.indptr)), n)
     return offsets
 
 
-def row_offsets(block: RowBlock, offsets: Offsets, shrinkage: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def row_offsets(block: RowBlock, offsets: Offsets, shrinkage: float) -> NDArray[np.float64]:
     """Offsets of a block's rows, given the mean and the columns' offsets; float64 ndarray of shape (rows,)."""
     counts = np.diff(block.indptr)
-    residuals = block.values - offsets.mean - offsets.columns[block.indices]
-    sums = np.bincount(block.rows - block.start, residuals, len(counts))
+    left = offsets.columns.take(block.indices)
+    left += offsets.mean
+    np.subtract(block.values, left, out=left)
+    sums = np.bincount(np.repeat(np.arange(len(counts)), counts), left, len(counts))
     return sums / np.maximum(counts + shrinkage, 1)
 
 
-def _mean(observations: Observations, roles: frozenset[Role]) -> float:
+def _mean(blocks: Iterable[RowBlock]) -> float:
     total, count = 0.0, 0
-    for block in observations.row_blocks(roles):
+    for block in blocks:
         total += float(np.sum(block.values, dtype=np.float64))
         count += len(block.values)
     return total / max(count, 1)
 
 
-def _column_means(
-    observations: Observations, offsets: Offsets, shrinkage: float, roles: frozenset[Role]
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    n = observations.shape[1]
-    sums, counts = np.zeros(n), np.zeros(n)
-    for block in observations.row_blocks(roles):
-        residuals = (
-            block.values - offsets.mean - np.repeat(offsets.rows[block.start : block.stop], np.diff(block.indptr))
-        )
-        sums += np.bincount(block.indices, residuals, n)
+def _column_sums(blocks: Iterable[RowBlock], mean: float, n: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Sum of each column's values less the mean, and their number."""
+    sums, counts = np.zeros(n), np.zeros(n, np.int64)
+    for block in blocks:
+        sums += np.bincount(block.indices, block.values - np.float64(mean), n)
         counts += np.bincount(block.indices, minlength=n)
-    return sums / np.maximum(counts + shrinkage, 1)
+    return sums, counts
