@@ -4,8 +4,8 @@
 
 The data are generated (`peers.heavy_tailed`). cmfrec's iteration is the difference of two fits of unlike length,
 float32, the same rank and threads, no biases (the offsets are ours to take off before); its default, with biases,
-is printed as well. On a quiet
-machine the seconds are the CPU seconds over the threads; where they are not, run it again. Needs 4 GB of memory.
+is printed as well. On a quiet machine the seconds are the CPU seconds over the threads; where they are not, run it
+again. The peers need 1 GB of memory.
 """
 
 from __future__ import annotations
