@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
+import scipy.sparse as sp
 
 from rfmdist.errors import InputError
 from rfmdist.observations.blocks import Role
@@ -54,6 +55,33 @@ def test_blocks_do_not_matter(rng: np.random.Generator) -> None:
     _, rows, columns = oracles.offsets(values, "both")
     assert np.allclose(found.rows, rows, rtol=0, atol=1e-12)
     assert np.allclose(found.columns, columns, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["both", "rows", "columns", "global"])
+def test_held_or_read_again_is_the_same(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, kind: Any) -> None:
+    """Blocks read again at each pass give the same bits as blocks held in memory, and are not all read at once."""
+    seen = rng.random((2 * BLOCK_ROWS, 6)) < 0.2
+    observations = Observations.from_scipy(oracles.as_sparse(np.where(seen, rng.normal(size=seen.shape), np.nan)))
+    split(observations, test=0.3)
+    held, reads = fit_offsets(observations, kind), []
+    monkeypatch.setattr("rfmdist.observations.kept.HELD_BYTES", 12 * observations.nnz - 1)
+    read = Observations.row_block
+    monkeypatch.setattr(Observations, "row_block", lambda self, *range_: reads.append(range_) or read(self, *range_))
+    again = fit_offsets(observations, kind)
+    assert held.mean == again.mean
+    assert np.array_equal(held.rows, again.rows)
+    assert np.array_equal(held.columns, again.columns)
+    assert len(reads) == 2 * (2 + {"both": 15, "rows": 1}.get(kind, 0))
+
+
+def test_offsets_of_float32_values_are_summed_in_float64(rng: np.random.Generator) -> None:
+    """The mean is not taken off in float32: values far from 0 keep the digits they have."""
+    values = (1e4 + rng.normal(size=(200, 20))).astype(np.float32)
+    found = fit_offsets(Observations.from_scipy(sp.coo_array(values)))
+    mean, rows, columns = oracles.offsets(values.astype(np.float64), "both")
+    assert found.mean == pytest.approx(mean, rel=1e-14)
+    assert np.allclose(found.rows, rows, rtol=0, atol=1e-9)
+    assert np.allclose(found.columns, columns, rtol=0, atol=1e-9)
 
 
 def test_test_entries_are_not_seen(ratings: Any) -> None:

@@ -1,11 +1,17 @@
-"""Blocks that were read and will be asked for again, within a bound. Knows their size, not where they come from."""
+"""Blocks that will be asked for again, kept in memory within a bound. Knows their size, not what is done with them."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from rfmdist.observations.blocks import RowBlock
+from rfmdist.observations.blocks import Role, RowBlock
+from rfmdist.observations.layout import index_dtype
+from rfmdist.observations.store import Observations
 
+HELD_BYTES = 1 << 28
+"""Bytes of entries that are held for several passes, rather than read again at each."""
 Pair = tuple[RowBlock, RowBlock | None]
 
 
@@ -36,3 +42,21 @@ class KeptBlocks:
                 self._pairs[start, stop] = pair
                 self._size += size
         return kept or pair
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The row blocks of ``roles``, to be gone through several times, read again at each."""
+
+    observations: Observations
+    roles: frozenset[Role]
+
+    def __iter__(self) -> Iterator[RowBlock]:
+        return self.observations.row_blocks(self.roles)
+
+
+def passes(observations: Observations, roles: frozenset[Role]) -> Iterable[RowBlock]:
+    """Return the row blocks of ``roles`` for several passes: held in memory where they take little."""
+    itemsize = index_dtype(observations.shape[1]).itemsize + observations.dtype.itemsize
+    blocks = Passes(observations, roles)
+    return list(blocks) if observations.nnz * itemsize <= HELD_BYTES else blocks

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
+from rfmdist.observations.kept import passes
 from rfmdist.observations.store import Observations
 
 OffsetKind = Literal["both", "rows", "columns", "global"]
@@ -55,7 +56,7 @@ def fit_offsets(
     offsets = Offsets(0.0, np.zeros(m), np.zeros(n), shrinkage if kind in ("both", "rows") else None)
     if kind is None:
         return offsets
-    blocks = observations.passes(frozenset(roles))
+    blocks = passes(observations, frozenset(roles))
     offsets = replace(offsets, mean=_mean(blocks))
     sums, counts = _column_sums(blocks, offsets.mean, n)
     taken = np.zeros(n)  # by the rows' offsets from each column's sum

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -23,19 +22,16 @@ from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.additions import COPY, read_offsets, write_offsets, write_split
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
 from rfmdist.observations.by_column import write_by_column
-from rfmdist.observations.convert import append_entries, as_coo, as_csr, as_sparse, joined, two_dimensional, value_dtype
+from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_scipy
 from rfmdist.observations.draws import HoldOut
-from rfmdist.observations.ids import check_ids, codes_of
+from rfmdist.observations.ids import codes_of
 from rfmdist.observations.layout import BY_COLUMN, BY_ROW, DICTIONARY, SHARD, Order
 from rfmdist.observations.reading import check_format, first_line, read_entries, read_floats, read_ids
-from rfmdist.observations.writer import StoreWriter
 
 BLOCK_ENTRIES = 1 << 20
 """Entries a row block holds at most, unless one row holds more: 8-16 MB."""
 BLOCK_ROWS = 1 << 12
 """Rows a row block holds at most."""
-HELD_BYTES = 1 << 28
-"""Bytes of entries that are held in memory for several passes, rather than read again at each."""
 
 
 class Observations:
@@ -115,15 +111,7 @@ class Observations:
             If the matrix is dense, not two-dimensional or not of real numbers, an entry is given twice, a value is
             not finite, ids repeat or their number is wrong.
         """
-        coo = two_dimensional(matrix)
-        order = np.lexsort((coo.col, coo.row))
-        rows, columns, values = coo.row[order], coo.col[order], coo.data[order]
-        ids = check_ids(row_ids, coo.shape[0], "row_ids"), check_ids(column_ids, coo.shape[1], "column_ids")
-        with StoreWriter(path, coo.shape, value_dtype(values.dtype), overwrite=overwrite) as writer:
-            for start in range(0, max(len(rows), 1), SHARD):
-                part = slice(start, start + SHARD)
-                append_entries(writer, ids, rows[part], columns[part], values[part])
-            return cls(writer.finish(*ids))
+        return cls(write_scipy(matrix, path, row_ids, column_ids, overwrite=overwrite))
 
     @classmethod
     def from_dask(
@@ -149,17 +137,7 @@ class Observations:
         InputError
             As in `from_scipy`; also if the array is not two-dimensional or its shape is unknown.
         """
-        if array.ndim != 2 or any(np.isnan(s) for s in array.shape):
-            raise InputError("from_dask needs a two-dimensional array of known shape; compute its chunk sizes first")
-        shape = (int(array.shape[0]), int(array.shape[1]))
-        ids = check_ids(row_ids, shape[0], "row_ids"), check_ids(column_ids, shape[1], "column_ids")
-        starts = np.concatenate([[0], np.cumsum(array.chunks[0])])
-        with StoreWriter(path, shape, value_dtype(array.dtype), overwrite=overwrite) as writer:
-            for start, blocks in zip(starts[:-1], array.to_delayed(), strict=True):
-                parts = [as_coo(block.compute()) for block in blocks]
-                rows, columns, values = joined(parts, array.chunks[1])
-                append_entries(writer, ids, rows + int(start), columns, values)
-            return cls(writer.finish(*ids))
+        return cls(write_dask(array, path, row_ids, column_ids, overwrite=overwrite))
 
     def hold_out(self, fraction: float, seed: int) -> Self:
         """Return the same observations with a random part of the training entries as validation entries.
@@ -183,9 +161,11 @@ class Observations:
         """
         if self._order == BY_COLUMN:
             return type(self)(self._root, self._held_out)
-        if not self._copy()._is_copy_of(self):
-            self.refuse_change()
-            write_by_column(self, self._matrix, COPY)
+        found = self._copy()
+        if found._is_copy_of(self):
+            return found
+        self.refuse_change()
+        write_by_column(self, self._matrix, COPY)
         return self._copy()
 
     # ---- what is there --------------------------------------------------------------------------------------
@@ -278,13 +258,6 @@ class Observations:
         """Read all rows, block after block."""
         for start, stop in self.ranges():
             yield self.row_block(start, stop, roles)
-
-    def passes(self, roles: str | Role | Iterable[str | Role] = ALL_ROLES) -> Iterable[RowBlock]:
-        """All rows, block after block, to be gone through several times: held in memory if that takes little."""
-        itemsize = self._array("indices").dtype.itemsize + self.dtype.itemsize
-        if self.nnz * itemsize <= HELD_BYTES:
-            return list(self.row_blocks(roles))
-        return _Passes(self, parse_roles(roles))
 
     def roles(self, block: RowBlock) -> NDArray[np.uint8]:
         """Role of each entry of a block that `row_block` gave with all its roles, uint8 ndarray."""
@@ -461,17 +434,6 @@ class Observations:
         check_format(self._root, self.name)
         if not self._fits():
             raise StoreError(f"{self.name}: its parts do not fit together; ingest the data again")
-
-
-@dataclass(frozen=True)
-class _Passes:
-    """Row blocks that are read again at each pass."""
-
-    observations: Observations
-    roles: frozenset[Role]
-
-    def __iter__(self) -> Iterator[RowBlock]:
-        return self.observations.row_blocks(self.roles)
 
 
 def _read_sparse(observations: Observations, start: int, stop: int, roles: frozenset[Role]) -> sparse.COO:
