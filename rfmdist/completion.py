@@ -21,7 +21,8 @@ from rfmdist.engine.plan import equal_groups
 from rfmdist.engine.run import all_threads, executor
 from rfmdist.errors import InputError, StoreError
 from rfmdist.features.dense import DenseFeatures
-from rfmdist.features.protocol import Scores, Step
+from rfmdist.features.factored import FactoredFeatures
+from rfmdist.features.protocol import Features, Scores, Step
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.observations.blocks import Offsets, Role, RowBlock
 from rfmdist.observations.ids import as_given
@@ -37,19 +38,21 @@ Ids = Any
 class Completion:
     """The completed matrix Z = offsets + A P: features P, and rows that are solved when they are asked for.
 
+    With factored features a prediction is the low-rank part, intercept + offset + b_i · u_j.
+
     A prediction is the model's at every entry, observed ones too: it does not repeat what was observed.
 
     Parameters
     ----------
     targets : Targets
         Observations, their offsets and unit, and which entries the rows are solved from.
-    features : DenseFeatures
+    features : DenseFeatures or FactoredFeatures
         The feature matrix.
     step : Step
         Ridge and replacement weight of the iterate that was kept.
     """
 
-    def __init__(self, targets: Targets, features: DenseFeatures, step: Step) -> None:
+    def __init__(self, targets: Targets, features: Features, step: Step) -> None:
         self.targets = targets
         self.features = features
         self.step = step
@@ -208,7 +211,7 @@ class Completion:
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the completion as one Zarr store that needs no other file; it appears when it is whole.
 
-        It is a store of observations too (AnnData opens it), with P at ``varp/features``.
+        It is a store of observations too (AnnData opens it), with P at ``varp/features``, or U at ``varm/features``.
 
         Raises
         ------
@@ -238,17 +241,16 @@ class Completion:
         offsets = observations.offsets
         if settings is None or offsets is None:
             raise StoreError(f"{path}: holds observations, not a completion; make one with 'rfmdist fit'")
-        matrix = observations.read_features()
+        features = _read_features(observations, settings)
         clip = settings["clip"]
         targets = Targets(
             observations,
             offsets,
             float(settings["unit"]),
-            matrix.dtype,
+            np.dtype(settings["dtype"]),
             frozenset(Role(role) for role in settings["fitted"]),
             clip=None if clip is None else (float(clip[0]), float(clip[1])),
         )
-        features = DenseFeatures(matrix, float(settings["feature_unit"]), settings["form"])
         step = Step(float(settings["ridge"]), float(settings["replacement"]))
         return cls(targets, features, step)
 
@@ -260,16 +262,14 @@ class Completion:
         if targets.observations.has_split or targets.observations.role_counts()["validation"]:
             store.store_split(map(targets.observations.roles, targets.observations.row_blocks()))
         store.store_offsets(targets.offsets)
-        varp: Any = root["varp"]
-        create_matrix(varp, "features", self.features.matrix)
         store.set_attributes(
             "completion",
             {
                 "unit": targets.unit,
+                "dtype": targets.dtype.name,
                 "fitted": sorted(int(role) for role in targets.fitted),
                 "clip": None if targets.clip is None else list(targets.clip),
-                "feature_unit": self.features.unit,
-                "form": self.features.form,
+                "features": _write_features(root, self.features),
                 "ridge": self.step.ridge,
                 "replacement": self.step.replacement,
             },
@@ -337,6 +337,32 @@ def refuse_observations(path: Path) -> None:
         return
     if plain:
         raise InputError(f"{path}: holds observations; name another place for the completion")
+
+
+def _write_features(root: zarr.Group, features: Features) -> dict[str, Any]:
+    """Write the arrays of the features; return their settings."""
+    if isinstance(features, DenseFeatures):
+        varp: Any = root["varp"]
+        create_matrix(varp, "features", features.matrix)
+        return {"kind": "dense", "unit": features.unit, "form": features.form}
+    assert isinstance(features, FactoredFeatures)
+    varm: Any = root["varm"]
+    create_matrix(varm, "features", features.factor)
+    create_matrix(varm, "offsets", features.offsets[:, None])
+    shrinkage = [None if np.isinf(pull) else pull for pull in features.shrinkage]
+    return {"kind": "factored", "floor": features.floor, "shrinkage": shrinkage}
+
+
+def _read_features(observations: Observations, settings: dict[str, Any]) -> Features:
+    """Read what `_write_features` has written."""
+    n, kept = observations.shape[1], settings["features"]
+    if kept["kind"] == "dense":
+        matrix = observations.read_floats("varp/features", (n, n))
+        return DenseFeatures(matrix, float(kept["unit"]), kept["form"])
+    factor = observations.read_floats("varm/features", (n, None))
+    offsets = observations.read_floats("varm/offsets", (n, 1))[:, 0]
+    row, column = (np.inf if pull is None else float(pull) for pull in kept["shrinkage"])
+    return FactoredFeatures(factor, offsets, (row, column), float(kept["floor"]))
 
 
 def _predict(of: Completion, i: NDArray[np.int64], j: NDArray[np.int64], threads: Threads) -> NDArray[np.float64]:

@@ -1,42 +1,23 @@
-"""`LinRFM`: matrix completion by linear Recursive Feature Machines. Knows the loop; not Dask, files or kernels."""
+"""`LinRFM`: matrix completion by linear Recursive Feature Machines. Knows parameters; the loop is in fitting.py."""
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from rfmdist.completion import Completion
-from rfmdist.engine import work
-from rfmdist.engine.plan import Plan, check_memory, plan_dense
-from rfmdist.engine.run import Executor, executor
-from rfmdist.errors import InputError, SingularRowError
-from rfmdist.features.dense import DenseFeatures
-from rfmdist.features.protocol import Partial, Step
-from rfmdist.observations.blocks import FITTED_ROLES, Role
-from rfmdist.observations.offsets import OffsetKind, fit_offsets
+from rfmdist.engine.plan import FeatureKind, Sides, make_plan
+from rfmdist.engine.run import executor
+from rfmdist.errors import InputError
+from rfmdist.fitting import Fit
+from rfmdist.observations.blocks import FITTED_ROLES
+from rfmdist.observations.offsets import OffsetKind
 from rfmdist.observations.store import Observations
-from rfmdist.observations.summary import summarize
-from rfmdist.observations.targets import Targets
 from rfmdist.parameters import check_parameters
-from rfmdist.progress import Iteration, report
-from rfmdist.selection import (
-    NOISELESS_RIDGE,
-    PATIENCE,
-    TRIAL_ITERATIONS,
-    Best,
-    Schedule,
-    candidates,
-    ridge_schedule,
-)
+from rfmdist.progress import Iteration
 
-Stage = Literal["try", "fit", "refit"]
 Callback = Callable[[Iteration], "bool | None"]
 
 
@@ -52,26 +33,39 @@ class LinRFM(BaseEstimator):
         P    = (AGOP + floor I)^(2 power)            P = I at the start
 
     Values are fitted less their offsets and divided by their root mean square, so that ``ridge`` and ``floor``
-    have no unit. The features are exact: n × n, for up to some tens of thousands of columns.
+    have no unit. P is n × n, or kept as a factor U of n × rank; where both sides take turns, the columns are solved
+    with features of the rows, Q = (ZZ'/n + floor I)^(2 power), before the next P is made.
 
     Parameters
     ----------
+    features : {"auto", "dense", "factored"}, default "auto"
+        How P is kept. "dense" is exact, n × n, for up to some tens of thousands of columns; "factored" costs what
+        alternating least squares costs, at any size. "auto" takes what needs fewer flops to arrive and fits memory.
+    rank : int or "auto", default "auto"
+        Columns of U: an upper bound, the rank of the data need not be known. "auto" starts at 32 and, with noise,
+        doubles while that lowers the validation error by a share of 0.001, up to 128. Without effect on dense
+        features.
+    sides : {"auto", "columns", "both"}, default "auto"
+        "columns" is the paper's form. "both" lets columns and rows take turns: twice the work an iteration, a third
+        of the iterations or fewer, and recovery from fewer entries. "auto" is both for factored features, as long
+        as memory holds a factor of all rows, and columns for dense ones.
     power : float, default 0.5
         α, a positive multiple of 1/2. It is iteratively reweighted least squares with p = 2 − 4α: 1/2 (default,
         best in the paper's experiments) is the log-determinant, 1 is p = −2.
     ridge : float or "auto", default "auto"
-        λ ≥ 0, in units of the fitted values' mean square. "auto" lowers it from 1 by a tenth an iteration and keeps
-        the iterate with the least validation error.
+        λ ≥ 0, in units of the fitted values' mean square. "auto" lowers it from 1 along a path and keeps the
+        iterate with the least validation error: a fast path where there is no noise, a slow one where there is.
     floor : float, default 0.0
         ε ≥ 0, added to the AGOP's diagonal before the power.
     replacement : float or "auto", default "auto"
         ω ≥ 0, how much of the residual on observed entries goes back into Z: 0 none, 1 puts the observed
-        values back in place (the authors' code), more over-relaxes: 1/density converges fastest without noise.
-        "auto" fits with 1/density and, if the values prove noisy, tries 5 and 1 in 6 iterations each; the validation
-        entries decide.
+        values back in place (the authors' code), more over-relaxes: near 1/density converges fastest without noise.
+        "auto" fits with 0.4/density (columns only: 1/density) and, if the values prove noisy, with 1, and with 5
+        where that is ahead after 6 iterations; the validation entries decide.
     offsets : {"both", "rows", "columns", "global", "stored"} or None, default "both"
         What is taken off before fitting (see `rfmdist.fit_offsets`). Ratings want "both"; matrices that are
-        low-rank as they stand want None. Stored offsets are used as they are: fit them on training entries alone.
+        low-rank as they stand want None. With factored features they are fitted anew with every solve, jointly
+        with its coefficients. Stored offsets are used as they are: fit them on training entries alone.
     clip : "auto", (low, high) or None, default "auto"
         Range of predictions. "auto" takes the values' range if both ends are met again and again, as with ratings.
     dtype : {"float32", "float64"}, default "float32"
@@ -88,7 +82,7 @@ class LinRFM(BaseEstimator):
     refit : bool, default True
         Repeat the fit on training and validation entries with the settings and number of iterations chosen.
     random_state : int, default 0
-        Seed of the held-out entries.
+        Seed of the held-out entries and of factored features' random start.
     verbose : int, default 0
         1 prints a line an iteration to standard error.
     callbacks : iterable of callables, optional
@@ -106,10 +100,12 @@ class LinRFM(BaseEstimator):
         Error on the validation entries of the iterate kept, before the refit; NaN without any.
     ridge_, replacement_ : float
         Settings of the iterate kept.
+    rank_ : int
+        Columns of U of the iterate kept; n for dense features.
     n_features_in_ : int
         Columns n.
     plan_ : Plan
-        How the work was cut, and the bytes and flops foreseen.
+        What was chosen and why, how the work was cut, and the bytes and flops foreseen.
 
     Examples
     --------
@@ -126,6 +122,9 @@ class LinRFM(BaseEstimator):
     def __init__(
         self,
         *,
+        features: FeatureKind | Literal["auto"] = "auto",
+        rank: int | Literal["auto"] = "auto",
+        sides: Sides | Literal["auto"] = "auto",
         power: float = 0.5,
         ridge: float | Literal["auto"] = "auto",
         floor: float = 0.0,
@@ -141,6 +140,9 @@ class LinRFM(BaseEstimator):
         verbose: int = 0,
         callbacks: Iterable[Callback] | None = None,
     ) -> None:
+        self.features = features
+        self.rank = rank
+        self.sides = sides
         self.power = power
         self.ridge = ridge
         self.floor = floor
@@ -175,7 +177,7 @@ class LinRFM(BaseEstimator):
         Raises
         ------
         InputError
-            If a parameter is out of range, there are no training entries, or memory cannot hold P.
+            If a parameter is out of range, there are no training entries, or memory cannot hold the features.
         StoreError
             If the store is damaged.
         """
@@ -185,18 +187,16 @@ class LinRFM(BaseEstimator):
         observations = self._with_validation(observations)
         self.history_: list[Iteration] = []
         self.n_features_in_ = observations.shape[1]
-        self.plan_ = plan_dense(observations, self.dtype, self.power)
-        check_memory(self.plan_)
+        self.plan_ = make_plan(observations, self.dtype, self.power, self.features, self.sides, self.rank)
         with executor(client) as run:
-            fit = _Fit(self, observations, self.plan_, run)
-            schedule = ridge_schedule(self.ridge, self.dtype)
-            weight, result = fit.choose(schedule)
+            fit = Fit(self, observations, self.plan_, run)
+            result = fit.choose()
             self.validation_rmse_ = result.error if fit.validated else float("nan")
             if self.refit and fit.validated:
-                result = fit.descend("refit", FITTED_ROLES, schedule, weight, result.iterations)
+                result = fit.descend("refit", FITTED_ROLES, result.points, result.weight, len(result.points))
         self.completion_ = result.completion
-        self.n_iter_ = result.iterations
-        self.ridge_, self.replacement_ = result.completion.step.ridge, weight
+        self.n_iter_ = len(result.points)
+        self.ridge_, self.replacement_, self.rank_ = result.points[-1].ridge, result.weight, result.points[-1].rank
         return self
 
     def predict(self, rows: Any, columns: Any, *, codes: bool = False) -> Any:
@@ -229,106 +229,3 @@ class LinRFM(BaseEstimator):
                 " or give ridge and replacement as numbers"
             )
         return observations
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What a stage ends with."""
-
-    completion: Completion
-    iterations: int
-    error: float
-
-
-class _Fit:
-    """One call of ``fit``: what stays the same over its stages."""
-
-    def __init__(self, model: LinRFM, observations: Observations, plan: Plan, run: Executor) -> None:
-        self.model, self.observations, self.plan, self.run = model, observations, plan, run
-        counts = observations.role_counts()
-        self.validated = counts["validation"] > 0
-        self.observed_share = (counts["train"] + counts["validation"]) / np.prod(observations.shape, dtype=float)
-        self.callbacks = [*(model.callbacks or ()), *([report] if model.verbose else [])]
-        self.published: dict[frozenset[Role], tuple[Targets, Any]] = {}
-
-    def choose(self, schedule: Schedule) -> tuple[float, _Result]:
-        """Fit on the training entries; return the replacement weight, chosen if need be, and the result.
-
-        Where the ridge is chosen too, the weight 1/density goes first: if its path runs on to a ridge that only
-        values without noise allow, it is the fastest and nothing else is tried. With noise it ends early.
-        """
-        model, train = self.model, frozenset({Role.TRAIN})
-        errors: dict[float, float] = {}
-        weight, *others = [model.replacement] if model.replacement != "auto" else candidates(self.observed_share)
-        if model.ridge == "auto" or not others:
-            result = self.descend("fit", train, schedule, weight, model.max_iter)
-            if not others or result.completion.step.ridge < NOISELESS_RIDGE:
-                return weight, result
-            errors[weight] = result.error
-        trial = ridge_schedule(model.ridge, model.dtype, trial=True)
-        for other in [weight, *others] if not errors else others:
-            errors[other] = self.descend("try", train, trial, other, TRIAL_ITERATIONS).error
-        best = min(errors, key=lambda tried: errors[tried])
-        if best == weight and model.ridge == "auto":
-            return weight, result
-        return best, self.descend("fit", train, schedule, best, model.max_iter)
-
-    def descend(self, stage: Stage, roles: Iterable[Role], schedule: Schedule, weight: float, limit: int) -> _Result:
-        """Iterate from P = I; return the best iterate by validation error, or the last where none is validated."""
-        if (wanted := frozenset(roles)) not in self.published:  # trials and fit share their targets: many passes
-            targets = self._targets(wanted)
-            self.published[wanted] = targets, self.run.publish(targets)
-        targets, shared = self.published[wanted]
-        features = DenseFeatures.start(self.observations.shape[1], self.model.dtype, self.plan.form)
-        best = Best(self.model.tol, patience=1 if stage == "try" else PATIENCE)
-        for t in range(limit):
-            started, step = time.perf_counter(), Step(schedule.ridge(t), weight)
-            completion = Completion(targets, features, step)
-            error = change = float("nan")
-            if stage != "refit" or t < limit - 1:  # a refit's last iterate needs no next one
-                try:
-                    total, features = self._advance(shared, features, step)
-                except SingularRowError as singular:
-                    if t == 0:
-                        raise
-                    if self.model.ridge != "auto":  # a path is meant to run into the dtype's end
-                        warnings.warn(f"the {stage} ended after {t} iterations: {singular}", stacklevel=2)
-                    break  # the best iterate before it stands
-                error, change = total.scores.rmse, features.distance(completion.features)
-                if not np.isfinite(change):
-                    raise InputError("the features left the dtype's range: lower replacement, floor or power")
-            best.offer(t, error if targets.scored else -t, completion)
-            seconds = time.perf_counter() - started
-            record = Iteration(stage, t + 1, limit, step.ridge, weight, error, change, seconds, completion)
-            settled = best.exhausted(t) if targets.scored else stage == "fit" and change < self.model.tol
-            if self._told_to_stop(record) or settled:
-                break
-        return _Result(best.kept, best.iteration + 1, best.error)
-
-    def _advance(self, shared: Any, features: DenseFeatures, step: Step) -> tuple[Partial, DenseFeatures]:
-        """One iteration: the sum over all groups, and the features that follow from it."""
-        handle = self.run.publish(features)
-        rows, power = self.observations.shape[0], round(2 * self.model.power)
-        with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
-            total = self.run.reduce(work.iterate, self.plan.groups, shared, handle, step, self.plan.slab_rows)
-            return total, features.update(total, rows, step, self.model.floor, power, self.run.map_panels)
-
-    def _targets(self, roles: frozenset[Role]) -> Targets:
-        """What is fitted on the entries of ``roles``."""
-        model, observations = self.model, self.observations
-        if model.offsets == "stored":
-            offsets = observations.offsets
-            if offsets is None:
-                raise InputError(f"{observations.name}: no offsets are stored; store some or choose offsets='both'")
-        else:
-            offsets = fit_offsets(observations, model.offsets, roles=roles)
-        clip = summarize(observations, roles).bounds if model.clip == "auto" else model.clip
-        scored = frozenset({Role.VALIDATION}) - roles if self.validated else frozenset()
-        unscaled = Targets(observations, offsets, 1.0, np.dtype(np.float64), roles, scored, clip)
-        return replace(unscaled, unit=unscaled.root_mean_square(), dtype=np.dtype(model.dtype))
-
-    def _told_to_stop(self, record: Iteration) -> bool:
-        """Keep the record and tell the callbacks."""
-        self.model.history_.append(replace(record, completion=None))
-        answers = [callback(record) for callback in self.callbacks]
-        return any(answers)

@@ -22,6 +22,11 @@ def check_parameters(model: Any) -> None:
     """
     if not _is_number(model.power) or model.power <= 0 or round(2 * model.power) != 2 * model.power:
         raise InputError(f"power={model.power!r} must be a positive multiple of 1/2, such as 0.5, 1 or 1.5")
+    for name, kinds in (("features", ("auto", "dense", "factored")), ("sides", ("auto", "columns", "both"))):
+        if getattr(model, name) not in kinds:
+            raise InputError(f"{name}={getattr(model, name)!r} must be one of {', '.join(map(repr, kinds))}")
+    if model.rank != "auto" and (not _is_whole(model.rank) or model.rank < 1):
+        raise InputError(f"rank={model.rank!r} must be 'auto' or a whole number of at least 1")
     for name in ("ridge", "replacement"):
         value = getattr(model, name)
         if value != "auto" and (not _is_number(value) or value < 0):
@@ -34,7 +39,7 @@ def check_parameters(model: Any) -> None:
         raise InputError(f"validation_fraction={model.validation_fraction!r} must be at least 0 and below 1")
     for name, least in (("max_iter", 1), ("random_state", 0), ("verbose", 0)):
         value = getattr(model, name)
-        if not isinstance(value, int | np.integer) or (isinstance(value, bool) and name != "verbose") or value < least:
+        if not (_is_whole(value) or (isinstance(value, bool) and name == "verbose")) or value < least:
             raise InputError(f"{name}={value!r} must be a whole number of at least {least}")
     if not isinstance(model.refit, bool | np.bool_):
         raise InputError(f"refit={model.refit!r} must be True or False")
@@ -51,6 +56,10 @@ def _check_clip(clip: Any) -> None:
     pair = isinstance(clip, tuple | list) and len(clip) == 2 and all(map(_is_number, clip))
     if not pair or not clip[0] < clip[1]:
         raise InputError(f"clip={clip!r} must be 'auto', None or (low, high) with low < high")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:

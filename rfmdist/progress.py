@@ -24,6 +24,8 @@ class Iteration:
         Which one, from 1, and the most there can be in this stage.
     ridge, replacement : float
         Settings of this iteration.
+    rank : int
+        Columns of U, or of a dense P.
     validation_rmse : float
         Error of the completion on the validation entries, in the values' units; NaN where none is scored.
     change : float
@@ -39,6 +41,7 @@ class Iteration:
     limit: int
     ridge: float
     replacement: float
+    rank: int
     validation_rmse: float
     change: float
     seconds: float
@@ -55,7 +58,8 @@ class Iteration:
         most = "about" if self.stage == "refit" else "at most"
         return (
             f"{STAGES[self.stage]:9} {self.iteration:3d}/{self.limit}  ridge {self.ridge:<9.4g}"
-            f" replacement {self.replacement:<6.4g} {error}{self.seconds:.2f} s, {most} {self.seconds_left:.0f} s left"
+            f" replacement {self.replacement:<6.4g} rank {self.rank:<4d} {error}{self.seconds:.2f} s,"
+            f" {most} {self.seconds_left:.0f} s left"
         )
 
 

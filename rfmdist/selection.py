@@ -1,29 +1,48 @@
-"""Choosing ridge and replacement on the validation entries. Knows schedules; runs none of them itself.
+"""Choosing ridge, replacement and rank on the validation entries. Knows schedules; runs none of them itself.
 
-The ridge is chosen by a path: it starts at 1 (the values' own mean square: nearly everything is shrunk away)
-and falls by a tenth an iteration while the features learn. The validation error falls, then rises once the
-features fit noise; the path's best iterate is kept. One fit finds both the ridge and the number of iterations:
-on MovieLens 100K the path ends within 0.0003 of the best fixed ridge. Without noise nothing makes the error
-rise, and the path goes on to the floor: this is the continuation that recovers low-rank matrices.
+Two paths of the ridge, both from 1 (the values' own mean square: nearly everything is shrunk away) downwards
+while the features learn. The search is fast and replaces observed values more than once over: without noise it
+is the continuation that recovers low-rank matrices, and nothing makes the validation error rise. With noise it
+rises soon; then the slow path finds the ridge and the number of iterations at once: the error falls, then rises
+as the features fit noise, and the path's best iterate is kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import count
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-PATH_START, PATH_FACTOR = 1.0, 0.9
-"""0.9 recovers d = 500, rank 5 from 10,000 entries in 57..75 iterations, 5 of 5 seeds; 0.93 in 69..83; 0.8 stalls."""
+PATH_START = 1.0
+SEARCH_FACTOR = {"both": 0.8, "columns": 0.9}
+"""Both sides, d = 500, rank 5, ten seeds: 10,000 entries in 21..22 iterations, 8,000 in 29..32, 7,200 in 38..54; 0.7
+fails at 8,000, 0.75 at 7,200, 0.85 takes a quarter more. Columns only, 10,000: 0.9 takes 48..65, 0.95 82..94; 0.8
+stalls."""
+SEARCH_SHARE = {"both": 0.4, "columns": 1.0}
+"""Times 1/density: the replacement weight of the search. Both sides at 0.8 take a fifth more and fail at 7,200."""
+PATH_FACTOR = 0.95
+"""On MovieLens 0.9 ends 0.001 to 0.003 above it."""
 TRIAL_FACTOR, TRIAL_ITERATIONS = 0.7, 6
 """A coarse path ranks replacement weights as the fine one does, in fewer iterations."""
 NOISELESS_RIDGE = 1e-3
-"""A path that still gains below this ridge fits values without noise; ratings end it at 0.2 to 1."""
+"""A search that still gains below this ridge fits values without noise; ratings end it at 0.2 to 1."""
 PATIENCE = 3
 """Iterations without a better validation error after which a fit stops."""
-WORKING_WEIGHT = 5.0
-"""A replacement weight that keeps very sparse noisy rows from shrinking to their offsets (METHOD)."""
+PLAIN_WEIGHT, WORKING_WEIGHT = 1.0, 5.0
+"""Replacement weights for noise: 1 puts observed values back; 5 keeps very sparse noisy rows from shrinking to their
+offsets (METHOD)."""
+GROWN_ITERATIONS, GROWN_GAIN, GROWN_FURTHER = 4, 1e-3, 3e-3
+"""A doubled rank has this many iterations to gain this share of the error; the next is tried if it gained more."""
+
+
+class Point(NamedTuple):
+    """Settings of one iteration."""
+
+    ridge: float
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -37,19 +56,21 @@ class Schedule:
     def ridge(self, iteration: int) -> float:
         return max(self.start * self.factor**iteration, self.floor)
 
+    def points(self, rank: int) -> Iterator[Point]:
+        """Settings of all iterations at one rank."""
+        return (Point(self.ridge(t), rank) for t in count())
 
-def ridge_schedule(ridge: float | Literal["auto"], dtype: Any, *, trial: bool = False) -> Schedule:
-    """Schedule for a fixed ridge or for the path, which ends where the dtype's rounding would."""
+
+def ridge_schedule(ridge: float | Literal["auto"], dtype: Any, factor: float = PATH_FACTOR) -> Schedule:
+    """Schedule for a fixed ridge or for a path, which ends where the dtype's rounding would."""
     if ridge != "auto":
         return Schedule(float(ridge))
-    factor = TRIAL_FACTOR if trial else PATH_FACTOR
     return Schedule(PATH_START, factor, 10 * float(np.finfo(dtype).eps))
 
 
-def candidates(density: float) -> list[float]:
-    """Replacement weights worth trying: 1/density without noise, 5 for very sparse noisy rows, 1 for others."""
-    inverse = float(np.round(1 / max(density, 1e-6), 3))
-    return sorted({1.0, min(WORKING_WEIGHT, inverse), inverse}, reverse=True)
+def search_weight(sides: str, density: float) -> float:
+    """Replacement weight of the search."""
+    return float(np.round(max(SEARCH_SHARE[sides] / max(density, 1e-6), 1.0), 3))
 
 
 @dataclass

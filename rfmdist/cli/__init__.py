@@ -144,6 +144,9 @@ def info(store: Store, as_json: Json = False) -> None:
 def fit(
     store: Store,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="COMPLETION", help="The completion to write.")],
+    features: Annotated[str | None, typer.Option(metavar="auto|dense|factored", help="How P is kept.")] = None,
+    rank: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Columns of factored features.")] = None,
+    sides: Annotated[str | None, typer.Option(metavar="auto|columns|both", help="Whether sides take turns.")] = None,
     power: Annotated[float | None, typer.Option(help="Multiple of 1/2: the power of the AGOP.")] = None,
     ridge: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Of the row solves.")] = None,
     floor: Annotated[float | None, typer.Option(help="Added to the AGOP's diagonal.")] = None,
@@ -174,8 +177,9 @@ def fit(
     from rfmdist.observations.store import Observations
 
     options = _given(
-        power=power, ridge=_number(ridge), floor=floor, replacement=_number(replacement), dtype=dtype,
-        max_iter=max_iter, tol=tol, validation_fraction=validation_fraction, random_state=seed,
+        features=features, rank=_whole(rank), sides=sides, power=power, ridge=_number(ridge), floor=floor,
+        replacement=_number(replacement), dtype=dtype, max_iter=max_iter, tol=tol,
+        validation_fraction=validation_fraction, random_state=seed,
     )  # fmt: skip
     options |= {} if offsets is None else {"offsets": None if offsets == "none" else offsets}
     options |= {} if clip is None else {"clip": _range(clip)}
@@ -257,6 +261,14 @@ def _number(text: str | None) -> float | str | None:
     """A number where the text is one; what else it may be, and its range, the estimator checks."""
     try:
         return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def _whole(text: str | None) -> int | str | None:
+    """A whole number where the text is one; the rest the estimator checks."""
+    try:
+        return None if text is None else int(text)
     except ValueError:
         return text
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from rfmdist.engine.plan import plan_dense
+from rfmdist.engine.plan import plan_dense, plan_factored
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.delimited import open_text, split_line
 from rfmdist.observations.sources import read_sources
@@ -21,7 +21,8 @@ def store_facts(path: Path) -> dict[str, Any]:
     """Return what a store or a completion holds; every entry is read once."""
     observations = Observations.open(path)
     summary = summarize(observations)
-    plan = plan_dense(observations, inspect.signature(LinRFM).parameters["dtype"].default)
+    dtype = inspect.signature(LinRFM).parameters["dtype"].default
+    plan, factored = plan_dense(observations, dtype), plan_factored(observations, dtype, "both")
     rows, columns = observations.shape
     return {
         "store": str(path),
@@ -46,6 +47,12 @@ def store_facts(path: Path) -> dict[str, Any]:
             "feature_bytes": plan.feature_bytes,
             "peak_bytes": plan.peak_bytes,
         },
+        "factored_fit": {
+            "rank": factored.rank,
+            "flops_per_iteration": factored.flops,
+            "feature_bytes": factored.feature_bytes,
+            "peak_bytes": factored.peak_bytes,
+        },
     }
 
 
@@ -56,6 +63,10 @@ def fit_facts(model: LinRFM, output: Path) -> dict[str, Any]:
         "completion": str(output),
         "rows": rows,
         "columns": columns,
+        "features": model.plan_.features,
+        "sides": model.plan_.sides,
+        "rank": model.rank_,
+        "why": model.plan_.why,
         "power": float(model.power),
         "ridge": float(model.ridge_),
         "floor": float(model.floor),

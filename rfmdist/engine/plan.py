@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import psutil
@@ -12,7 +12,7 @@ import psutil
 from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
 from rfmdist.kernels.threads import cores
-from rfmdist.observations.store import Observations
+from rfmdist.observations.store import BLOCK_ROWS, Observations
 
 GROUP_FLOPS = 1e9
 """Least work of a group, about 20 ms of a core: below it a task's own cost shows."""
@@ -30,48 +30,131 @@ BLOCK_BYTES = 1 << 26
 """Bytes of a row block being read, decoded and standardised."""
 SLAB_ROWS = 256
 """Fewest rows of a slab: thinner ones multiply at less than full speed."""
+FACTORED_ENTRIES = 1 << 19
+"""Fewest entries of a group of a factored fit: some 30 ms of a core at r = 32."""
+ENTRIES_PER_FEATURE = 20
+"""Entries of a group for each row of U where a group sums n × r numbers: adding them then costs little."""
+COLUMNS_ONLY_ITERATIONS = 3.0
+"""Iterations that one side takes for each of both sides', without noise (`scripts/recovery.py`)."""
+KEPT_SHARE = 0.25
+"""Share of the free memory that blocks read once may take, rather than be read at each iteration."""
+RANK, MOST_RANK = 32, 128
+"""Where rank "auto" starts and where it ends."""
+
+FeatureKind = Literal["dense", "factored"]
+Sides = Literal["columns", "both"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How an exact fit is cut into groups, and what it will cost.
+    """How a fit is cut into groups, and what it will cost.
 
     Attributes
     ----------
+    features : {"dense", "factored"}
+        How P is kept.
+    sides : {"columns", "both"}
+        Whether rows are solved with features of the columns alone, or columns with features of the rows in turn.
+    rank : int
+        Columns of U at the start; n for dense features.
+    why : str
+        What decided, in a few words.
     groups : tuple of (int, int)
         Ranges of rows; a group is summed by one task. They depend on the row counts and the dtype only.
     form : {"product", "gram"}
-        How a group sums the AGOP (see `DenseFeatures`).
+        How a group of an exact fit sums the AGOP (see `DenseFeatures`).
     slab_rows : int
         Rows in flight within a group.
     flops : float
         Floating-point operations of one iteration.
     feature_bytes : int
-        Bytes of P.
+        Bytes of P, or of U.
     peak_bytes : int
-        Most bytes a fit in process holds at once, beside Python and its libraries.
+        Most bytes a fit in process holds at once, beside Python, its libraries and the blocks it keeps.
+    kept_bytes : int
+        Most bytes of blocks that are kept from one iteration to the next; 0 if they are read anew.
     """
 
+    features: FeatureKind
+    sides: Sides
+    rank: int
+    why: str
     groups: tuple[tuple[int, int], ...]
     form: Form
     slab_rows: int
     flops: float
     feature_bytes: int
     peak_bytes: int
+    kept_bytes: int = 0
 
 
-def plan_dense(observations: Observations, dtype: Any, power: float = 0.5) -> Plan:
+def make_plan(
+    observations: Observations,
+    dtype: Any,
+    power: float = 0.5,
+    features: FeatureKind | Literal["auto"] = "auto",
+    sides: Sides | Literal["auto"] = "auto",
+    rank: int | Literal["auto"] = "auto",
+) -> Plan:
+    """Choose how P is kept and which sides take turns, by bytes and flops, and cut the work.
+
+    Raises
+    ------
+    InputError
+        If this machine's free memory cannot hold the plan that was asked for, or any.
+    """
+    free = psutil.virtual_memory().available
+    dense = plan_dense(observations, dtype, power, "columns" if sides == "auto" else sides)
+    both = plan_factored(observations, dtype, "columns" if sides == "columns" else "both", rank)
+    columns = plan_factored(observations, dtype, "columns", rank)
+    factored = columns if sides == "auto" and both.peak_bytes > free / 2 else both
+    if features == "auto":
+        turns = COLUMNS_ONLY_ITERATIONS if dense.sides != factored.sides else 1.0
+        cheaper = turns * dense.flops < factored.flops and dense.peak_bytes <= free / 2 and rank == "auto"
+        chosen = dense if cheaper else factored
+    else:
+        chosen = dense if features == "dense" else factored
+    check_memory(chosen, free)
+    kept = _kept_bytes(observations, dtype, chosen.sides)
+    why = _reason(chosen, dense, factored, features, sides)
+    return replace(chosen, why=why, kept_bytes=kept if kept <= KEPT_SHARE * free else 0)
+
+
+def plan_factored(observations: Observations, dtype: Any, sides: Sides, rank: int | Literal["auto"] = "auto") -> Plan:
+    """Plan a fit with features of n × ``rank``; groups do not depend on the rank, memory allows for its growth."""
+    (m, n), itemsize, nnz = observations.shape, np.dtype(dtype).itemsize, observations.nnz
+    most = min(MOST_RANK if rank == "auto" else rank, n)
+    r = min(RANK if rank == "auto" else rank, n)
+    entries = FACTORED_ENTRIES if sides == "both" else max(FACTORED_ENTRIES, ENTRIES_PER_FEATURE * n)
+    number = min(GROUPS, 1 + nnz // entries)
+    half = 2.0 * nnz * r**2 + float(min(m, nnz)) * r**3 / 3
+    flops = half + 4.0 * nnz * r if sides == "columns" else 2 * half
+    return Plan(
+        "factored",
+        sides,
+        r,
+        "",
+        _cut(np.diff(observations.indptr) + 1.0, number),
+        "product",
+        BLOCK_ROWS,
+        flops,
+        n * r * itemsize,
+        _factored_bytes(m, n, most, itemsize, sides, number),
+    )
+
+
+def plan_dense(observations: Observations, dtype: Any, power: float = 0.5, sides: Sides = "columns") -> Plan:
     """Plan an exact fit of the observations with features of ``dtype``.
 
     The gram form is for a power of 1/2 alone: it takes Z'Z from products in which large numbers cancel, and
-    higher powers raise what is left of the rounding.
+    higher powers raise what is left of the rounding. Where features cross, Z itself is gathered.
     """
     (m, n), itemsize = observations.shape, np.dtype(dtype).itemsize
     counts = np.diff(observations.indptr).astype(np.float64)
     product = 2 * counts * n + float(n) ** 2
     gram = counts**2 / 2 * SCATTER_FLOPS
     cheaper: Form = "product" if product.sum() <= gram.sum() + 3 * float(n) ** 3 else "gram"
-    form: Form = cheaper if power == 0.5 else "product"
+    form: Form = cheaper if power == 0.5 and sides == "columns" else "product"
     by_row = counts**3 / 3 + (product if form == "product" else gram)
     flops = float(by_row.sum()) + (0 if form == "product" else 3 * float(n) ** 3)
     wanted = int(by_row.sum() // max(GROUP_FLOPS, GROUP_FLOPS_PER_FEATURE * n**2))
@@ -80,7 +163,40 @@ def plan_dense(observations: Observations, dtype: Any, power: float = 0.5) -> Pl
     groups = _cut(by_row, number)
     longest = int(counts.max(initial=0.0))
     peak = _peak_bytes(n, itemsize, form, power, len(groups), min(slab_rows, m), longest)
-    return Plan(groups, form, slab_rows, flops, n * n * itemsize, peak)
+    if sides == "both":
+        flops += float(counts.sum()) ** 3 / max(n, 1) ** 2 / 3 + 2 * float(counts.sum()) * m + float(m) ** 2 * n
+        peak += 2 * m * n * itemsize + 4 * m * m * 8
+    return Plan("dense", sides, n, "", groups, form, slab_rows, flops, n * n * itemsize, peak)
+
+
+def _factored_bytes(m: int, n: int, rank: int, itemsize: int, sides: Sides, groups: int) -> int:
+    """Most bytes a factored fit in process holds at once, beside Python and its libraries."""
+    right, left = n * rank * itemsize, m * rank * itemsize
+    flight = BLOCK_ROWS * rank * itemsize + BLOCK_BYTES
+    if sides == "both":
+        return 3 * right + 2 * max(left, right) + left + flight
+    partials = (1 + (groups - 1).bit_length()) * (right + 16 * n)
+    return 2 * right + max(partials, right) + right + flight
+
+
+def _kept_bytes(observations: Observations, dtype: Any, sides: Sides) -> int:
+    """Bytes of all blocks as `Targets` keeps them, of one order or of both."""
+    entry = 8 + max(np.dtype(dtype).itemsize, observations.dtype.itemsize)
+    rows = sum(observations.shape) if sides == "both" else observations.shape[0]
+    return (2 if sides == "both" else 1) * entry * observations.nnz + 32 * rows
+
+
+def _reason(chosen: Plan, dense: Plan, factored: Plan, features: str, sides: str) -> str:
+    """Say in a few words why this plan was chosen."""
+    if features != "auto":
+        why = "as asked"
+    else:
+        why = f"{factored.flops:.2g} flops an iteration against {dense.flops:.2g} for exact features"
+        if dense.flops <= factored.flops and chosen is factored:
+            why += f" ({dense.peak_bytes / 2**30:.1f} GiB)"
+    if sides == "auto" and chosen.features == "factored" and chosen.sides == "columns":
+        why += "; both sides need more memory than is free"
+    return why
 
 
 def _peak_bytes(n: int, itemsize: int, form: Form, power: float, groups: int, slab_rows: int, longest: int) -> int:
@@ -96,25 +212,28 @@ def _peak_bytes(n: int, itemsize: int, form: Form, power: float, groups: int, sl
     return kept + max(partials + slab + solves, update) + BLOCK_BYTES
 
 
-def check_memory(plan: Plan) -> None:
-    """Refuse a plan that this machine's free memory cannot hold.
+def check_memory(plan: Plan, free: int) -> None:
+    """Refuse a plan that ``free`` bytes of memory cannot hold.
 
     Raises
     ------
     InputError
         With both figures.
     """
-    free = psutil.virtual_memory().available
-    if plan.peak_bytes > free:
+    if plan.peak_bytes <= free:
+        return
+    needed = f"about {plan.peak_bytes / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are free:"
+    if plan.features == "dense":
         raise InputError(
-            f"exact features need about {plan.peak_bytes / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are free:"
-            " leave out columns that are hardly observed, use dtype='float32', or a machine with more memory"
+            f"exact features need {needed} use features='factored', dtype='float32', or a machine with more memory"
         )
+    other = "a lower rank" if plan.sides == "columns" else "sides='columns', a lower rank"
+    raise InputError(f"features of rank {plan.rank} need {needed} use {other} or a machine with more memory")
 
 
-def equal_groups(observations: Observations) -> tuple[tuple[int, int], ...]:
+def equal_groups(observations: Observations, entries: int = GROUP_ENTRIES) -> tuple[tuple[int, int], ...]:
     """Cut rows into groups of about equal numbers of entries, for passes that only read and solve."""
-    number = min(GROUPS, 1 + observations.nnz // GROUP_ENTRIES)
+    number = min(GROUPS, 1 + observations.nnz // entries)
     return _cut(np.diff(observations.indptr) + 1.0, number)
 
 

@@ -15,7 +15,7 @@ def iterate(
     group: Group, targets: Targets, features: Features, step: Step, slab_rows: int, threads: Threads
 ) -> Partial:
     """Return the group's part of the AGOP, and the scores of the held-out entries under these features."""
-    partial = features.zero()
+    partial = features.zero(step)
     for start, stop in targets.observations.ranges(group, rows=slab_rows):
         block, held_out = targets.read(start, stop)
         solution = features.solve(block, step, threads)

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.errors import SingularRowError
-from rfmdist.features.power import PANEL, PanelMap, matrix_power, mirrored, power_of_two, sandwich, spans
+from rfmdist.features.power import (
+    PANEL,
+    PanelMap,
+    matrix_power,
+    mirrored,
+    outer_product,
+    power_of_two,
+    sandwich,
+    spans,
+)
 from rfmdist.features.protocol import Partial, Step
 from rfmdist.kernels import cpu
 from rfmdist.kernels.threads import Threads
@@ -58,8 +67,8 @@ class DenseFeatures:
     def size(self) -> int:
         return self.matrix.shape[0]
 
-    def zero(self) -> Partial:
-        return Partial(np.zeros((self.size, self.size)))
+    def zero(self, step: Step) -> Partial:
+        return Partial() if step.crossing else Partial({"agop": np.zeros((self.size, self.size))})
 
     def solve(self, block: RowBlock, step: Step, threads: Threads) -> NDArray[Any]:
         """Dual coefficients a = (P[Ω, Ω] + λI)⁻¹ y of each row, ndarray of shape (entries,).
@@ -71,7 +80,7 @@ class DenseFeatures:
         """
         dual = np.empty_like(block.values)
         run = bind(cpu.solve_rows, block.indptr, block.indices, block.values, self.matrix, step.ridge / self.unit)
-        failed = threads.map(lambda first, last: run(first, last, dual), pieces_of(block))
+        failed = threads.map(lambda first, last: run(first, last, dual), block.pieces(PIECE_ENTRIES))
         for row in failed:
             if row >= 0:
                 size = int(block.indptr[row + 1] - block.indptr[row])
@@ -85,17 +94,22 @@ class DenseFeatures:
     def accumulate(
         self, partial: Partial, block: RowBlock, solution: NDArray[Any], step: Step, threads: Threads
     ) -> None:
-        """Add the lower triangle of the block's ZᵀZ, or of its AᵀA in the gram form."""
+        """Add the lower triangle of the block's ZᵀZ, or of its AᵀA in the gram form; crossing, append Z itself."""
+        if step.crossing:
+            rows = np.empty((block.stop - block.start, self.size), self.matrix.dtype)
+            self._multiply(block, solution, step.replacement * step.ridge / self.unit, rows, threads)
+            partial.rows.append((rows,))
+            return
         if self.form == "gram":
             width = max(16, PANEL_BYTES // (8 * self.size))
             add = bind(cpu.add_gram_panel, block.indptr, block.indices, solution)
-            threads.map(lambda top, bottom: add(top, bottom, partial.agop), spans(self.size, width))
+            threads.map(lambda top, bottom: add(top, bottom, partial.sums["agop"]), spans(self.size, width))
             return
-        rows = threads.scratch((block.stop - block.start, self.size), self.matrix.dtype)
+        rows = threads.scratch("slab", (block.stop - block.start, self.size), self.matrix.dtype)
         self._multiply(block, solution, step.replacement * step.ridge / self.unit, rows, threads)
         tiles = [(*i, *j) for i in spans(self.size, TILE) for j in spans(self.size, TILE) if j <= i]
         tiles.sort(key=lambda tile: tile[0] == tile[2])  # the half-sized ones last, to even out the threads
-        threads.map(lambda *tile: cpu.add_product_tile(rows, *tile, partial.agop), tiles)
+        threads.map(lambda *tile: cpu.add_product_tile(rows, *tile, partial.sums["agop"]), tiles)
 
     def predict(
         self, block: RowBlock, solution: NDArray[Any], wanted: RowBlock, threads: Threads
@@ -103,7 +117,9 @@ class DenseFeatures:
         """Entries of A P at the columns wanted, summed in float64."""
         out = np.empty(len(wanted.indices))
         run = bind(cpu.predict_entries, block.indptr, block.indices, solution, self.matrix)
-        threads.map(lambda first, last: run(wanted.indptr, wanted.indices, first, last, out), pieces_of(block))
+        threads.map(
+            lambda first, last: run(wanted.indptr, wanted.indices, first, last, out), block.pieces(PIECE_ENTRIES)
+        )
         return out
 
     def complete(self, block: RowBlock, solution: NDArray[Any], threads: Threads) -> NDArray[Any]:
@@ -115,21 +131,31 @@ class DenseFeatures:
     def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> DenseFeatures:
         """P ← (AGOP + floor·I)^power for the ``total`` over all ``rows``; ``power`` is 2α, a whole number.
 
+        AGOP is Z'Z / m; where features cross to the rows it is Z Z' / n.
+
         Products alone, no decomposition; panel by panel through ``run``.
         """
-        dtype, lower = self.matrix.dtype, total.agop
-        if self.form == "gram":
+        dtype = self.matrix.dtype
+        if step.crossing:
+            lower, rows = outer_product(np.concatenate([rows for (rows,) in total.rows]), run), self.size
+        else:
+            lower = total.sums["agop"]
+        if self.form == "gram" and not step.crossing:
             shifted = self.matrix.astype(np.float64)
             shifted.flat[:: self.size + 1] += step.replacement * step.ridge / self.unit
             lower = sandwich(shifted, mirrored(lower, 1.0, np.dtype(np.float64)), run)
-        unit = power_of_two(float(np.trace(lower)) / rows / self.size + floor)
+        unit = power_of_two(float(np.trace(lower)) / rows / len(lower) + floor)
         agop = mirrored(lower, 1 / (rows * unit), dtype)
-        agop.flat[:: self.size + 1] += dtype.type(floor / unit)
+        agop.flat[:: len(agop) + 1] += dtype.type(floor / unit)
         raised = matrix_power(agop, power, run)
-        again = power_of_two(float(np.trace(raised)) / self.size)
+        again = power_of_two(float(np.trace(raised)) / len(raised))
         if again != 1:
             raised /= dtype.type(again)
         return DenseFeatures(raised, unit**power * again, self.form)
+
+    def grown(self, rank: int, seed: int) -> DenseFeatures:
+        """Return these features: they have every rank."""
+        return self
 
     def distance(self, other: DenseFeatures) -> float:
         """Relative change ‖P − other‖ / ‖P‖ in the Frobenius norm, summed in float64."""
@@ -149,10 +175,3 @@ class DenseFeatures:
         weight = self.matrix.dtype.type(extra)
         run = bind(cpu.multiply_panel, block.indptr, block.indices, solution, self.matrix, weight)
         threads.map(lambda left, right: run(left, right, out), spans(self.size, width))
-
-
-def pieces_of(block: RowBlock) -> list[tuple[int, int]]:
-    """Cut a block's rows, counted from its start, into pieces of about `PIECE_ENTRIES` entries."""
-    cuts = np.unique(np.searchsorted(block.indptr, np.arange(0, block.indptr[-1] + PIECE_ENTRIES, PIECE_ENTRIES)))
-    cuts = np.unique(np.concatenate([[0], np.minimum(cuts, block.stop - block.start), [block.stop - block.start]]))
-    return list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))

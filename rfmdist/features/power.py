@@ -41,6 +41,11 @@ def sandwich(outer: NDArray[np.float64], inner: NDArray[np.float64], run: PanelM
     return _symmetric(_sandwich_panel, run, outer, inner)
 
 
+def outer_product(rows: NDArray[Any], run: PanelMap) -> NDArray[Any]:
+    """``rows rows'`` of an (m, n) array, (m, m)."""
+    return _symmetric(_product_panel, run, rows, rows.T)
+
+
 def mirrored(lower: NDArray[Any], factor: float, dtype: np.dtype[Any]) -> NDArray[Any]:
     """``factor`` times the symmetric matrix of which ``lower`` holds the lower triangle, rounded to ``dtype``."""
     full = np.empty(lower.shape, dtype)
@@ -61,7 +66,7 @@ def power_of_two(value: float) -> float:
 def _symmetric(panel: Callable[..., NDArray[Any]], run: PanelMap, *arrays: NDArray[Any]) -> NDArray[Any]:
     """Assemble a symmetric matrix from panels that hold its lower triangle's columns."""
     cuts: Sequence[tuple[int, int]] = spans(len(arrays[0]), PANEL)
-    full = np.empty_like(arrays[0])
+    full = np.empty((len(arrays[0]),) * 2, arrays[0].dtype)
     for (left, right), columns in zip(cuts, run(panel, cuts, *arrays), strict=True):
         full[right:, left:right] = columns[right - left :]
         full[left:right, right:] = columns[right - left :].T

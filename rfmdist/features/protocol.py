@@ -15,10 +15,15 @@ from rfmdist.observations.blocks import RowBlock
 
 @dataclass(frozen=True)
 class Step:
-    """Settings of one iteration: the ridge λ and the replacement weight ω."""
+    """Settings of one half step: the ridge λ, the replacement weight ω, and whether features cross.
+
+    Rows solved with features of the columns give features of the columns again, or, crossing, features of the
+    rows, with which the columns are solved next.
+    """
 
     ridge: float
     replacement: float
+    crossing: bool = False
 
 
 @dataclass
@@ -54,16 +59,30 @@ class Scores:
 
 @dataclass
 class Partial:
-    """What a group of rows adds to an iteration: its part of the AGOP and its scores; sums are Partials again."""
+    """What a group of rows adds to a half step; sums of Partials are Partials again.
 
-    agop: NDArray[np.float64]
+    Attributes
+    ----------
+    sums : dict of ndarray
+        Parts that are added, understood by the features alone.
+    rows : list of tuples of ndarrays
+        Parts that follow one another, in the order of the rows, where features cross to the rows.
+    scores : Scores
+        Of the held-out entries under the features that the rows were solved with.
+    """
+
+    sums: dict[str, NDArray[Any]] = field(default_factory=dict)
+    rows: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
     scores: Scores = field(default_factory=Scores)
 
     def __add__(self, other: Partial) -> Partial:
-        return Partial(self.agop + other.agop, self.scores + other.scores)
+        sums = {name: value + other.sums[name] for name, value in self.sums.items()}
+        return Partial(sums, self.rows + other.rows, self.scores + other.scores)
 
     def __iadd__(self, other: Partial) -> Self:
-        self.agop += other.agop
+        for name, value in self.sums.items():
+            value += other.sums[name]
+        self.rows += other.rows
         self.scores = self.scores + other.scores
         return self
 
@@ -71,32 +90,35 @@ class Partial:
 class Features(Protocol):
     """A feature matrix P; immutable, so that it may be shared among threads and sent to workers."""
 
-    def zero(self) -> Partial:
+    def zero(self, step: Step) -> Partial:
         """Return the sum of nothing."""
         ...
 
-    def solve(self, block: RowBlock, step: Step, threads: Threads) -> NDArray[Any]:
+    def solve(self, block: RowBlock, step: Step, threads: Threads) -> Any:
         """Solve each row of the block; what it returns is understood by this class alone."""
         ...
 
-    def accumulate(
-        self, partial: Partial, block: RowBlock, solution: NDArray[Any], step: Step, threads: Threads
-    ) -> None:
-        """Add the block's part of the AGOP to ``partial``, in place."""
+    def accumulate(self, partial: Partial, block: RowBlock, solution: Any, step: Step, threads: Threads) -> None:
+        """Add the block's part of the AGOP to ``partial``, in place; crossing, append its rows."""
         ...
 
-    def predict(
-        self, block: RowBlock, solution: NDArray[Any], wanted: RowBlock, threads: Threads
-    ) -> NDArray[np.float64]:
+    def predict(self, block: RowBlock, solution: Any, wanted: RowBlock, threads: Threads) -> NDArray[np.float64]:
         """Standardised predictions of the entries of ``wanted``, whose rows are those of ``block``."""
         ...
 
-    def complete(self, block: RowBlock, solution: NDArray[Any], threads: Threads) -> NDArray[Any]:
+    def complete(self, block: RowBlock, solution: Any, threads: Threads) -> NDArray[Any]:
         """Standardised predictions of all columns of the block's rows, ndarray of shape (rows, n)."""
         ...
 
     def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> Self:
-        """Return the next features from the ``total`` over all ``rows``; ``power`` is 2α."""
+        """Return the next features, of the other side if they cross, from the ``total`` over all ``rows``.
+
+        ``power`` is 2α.
+        """
+        ...
+
+    def grown(self, rank: int, seed: int) -> Self:
+        """Return features that can tell ``rank`` directions apart; ``seed`` is that of random ones."""
         ...
 
     def distance(self, other: Self) -> float:

@@ -66,18 +66,18 @@ class Threads:
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count) if count > 1 else None
-        self._scratch: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._scratch: dict[str, NDArray[np.uint8]] = {}
         self.count = count
 
-    def scratch(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Return an array of any contents that is valid until the next call.
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return an array of any contents that is valid until the next call for ``name``.
 
         It is the same memory each time: fresh pages cost the system more than filling them costs us.
         """
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        if size > len(self._scratch):
-            self._scratch = np.empty(size, np.uint8)
-        return self._scratch[:size].view(dtype).reshape(shape)
+        if size > len(self._scratch.get(name, b"")):
+            self._scratch[name] = np.empty(size, np.uint8)
+        return self._scratch[name][:size].view(dtype).reshape(shape)
 
     def map(self, function: Callable[..., Any], pieces: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Call ``function`` on each piece's arguments and return the results in the order of the pieces."""

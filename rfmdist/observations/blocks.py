@@ -83,6 +83,17 @@ class RowBlock:
         """Return the same entries with other values."""
         return RowBlock(self.start, self.stop, self.indptr, self.indices, values)
 
+    def pieces(self, entries: int) -> list[tuple[int, int]]:
+        """Cut the rows, counted from the block's start, into pieces of about ``entries`` entries."""
+        last = self.stop - self.start
+        cuts = np.searchsorted(self.indptr, np.arange(0, self.indptr[-1] + entries, entries))
+        cuts = np.unique(np.concatenate([[0], np.minimum(cuts, last), [last]]))
+        return list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
+
+    def longer_than(self, entries: int) -> list[int]:
+        """Rows, counted from the block's start, with more than ``entries`` entries."""
+        return np.flatnonzero(np.diff(self.indptr) > entries).tolist()
+
     def where(self, keep: NDArray[np.bool_]) -> RowBlock:
         """Return the block with the entries where ``keep`` is true; no row is dropped."""
         kept = np.flatnonzero(keep)

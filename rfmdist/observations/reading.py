@@ -37,11 +37,12 @@ def read_ids(root: zarr.Group, store: str, frame: str) -> pd.Index[Any]:
     return pd.Index(values if values.dtype.kind == "i" else values.astype(object))
 
 
-def read_floats(root: zarr.Group, store: str, path: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Read a whole array of numbers, none of which may be NaN."""
+def read_floats(root: zarr.Group, store: str, path: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
+    """Read a whole array of numbers, none of which may be NaN; a size of None in ``shape`` fits any."""
     again = "restore it from a copy or fit again"
     values = _read(root, store, path, slice(None), again=again)
-    if values.shape != shape or np.isnan(values).any():
+    fits = values.ndim == len(shape) and all(a in (None, b) for a, b in zip(shape, values.shape, strict=True))
+    if not fits or np.isnan(values).any():
         raise StoreError(f"{store}: a part of {path} is missing; {again}")
     return values
 

@@ -378,10 +378,9 @@ class Observations:
         """Store settings, a dictionary of plain values."""
         self._extras().attrs[name] = values
 
-    def read_features(self) -> NDArray[Any]:
-        """Read the feature matrix of a completion, ndarray of shape (n, n)."""
-        n = self.shape[1]
-        return read_floats(self._root, self.name, "varp/features", (n, n))
+    def read_floats(self, path: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
+        """Read a whole array of numbers that a completion holds beside the entries; None fits any size."""
+        return read_floats(self._root, self.name, path, shape)
 
     # ---- inside ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,319 @@
+"""The feature matrix as U U' + floor·I with U n × r: the cost of alternating least squares, at any size.
+
+Knows the factored form of METHOD; not where blocks come from. Cholesky factors of r × r matrices alone: no
+decomposition, no n × n and no m × n array.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import comb
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from rfmdist.errors import SingularRowError
+from rfmdist.features.power import PanelMap, spans
+from rfmdist.features.protocol import Partial, Step
+from rfmdist.kernels import factored as kernels
+from rfmdist.kernels.threads import Threads, one_blas_thread
+from rfmdist.observations.blocks import RowBlock
+
+Square = NDArray[np.float64]
+
+PIECE_ENTRIES = 1 << 15
+"""Entries of the rows that one piece of work solves."""
+HEAVY = 1 << 16
+"""Entries beyond which a row's Gram matrix is summed by several threads."""
+CROSS_PANEL_BYTES, CROSS_PANELS = 1 << 18, (16, 64)
+"""A panel of R'B stays in a core's cache; at least 16 share the work among threads, more than 64 only cost."""
+TALL = 1 << 14
+"""Rows of a tall array that are multiplied at once."""
+
+
+class Solution(NamedTuple):
+    """Solved rows b (rows, r), their intercepts (rows,), and the residuals (entries,), ndarrays of U's dtype."""
+
+    rows: NDArray[Any]
+    intercepts: NDArray[Any]
+    residual: NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class FactoredFeatures:
+    """P = ``factor factor'`` + ``floor`` I, of the columns, or of the rows where both sides take turns.
+
+    Attributes
+    ----------
+    factor : ndarray of shape (n, r), float32 or float64
+        U; its dtype is that of the solves and products. Matrices of r × r are float64.
+    offsets : ndarray of shape (n,)
+        Taken from the values before rows are solved, in the targets' unit and U's dtype.
+    shrinkage : tuple of float
+        Entries' worth of pull towards 0 of the intercepts of what is solved, and of ``offsets``. Infinite where no
+        intercept is fitted, or the offsets stay as they are.
+    floor : float
+        What stands for the part of the spectrum that U leaves out.
+    """
+
+    factor: NDArray[Any]
+    offsets: NDArray[Any]
+    shrinkage: tuple[float, float] = (np.inf, np.inf)
+    floor: float = 0.0
+
+    @classmethod
+    def start(
+        cls, offsets: NDArray[Any], rank: int, dtype: Any, seed: int, shrinkage: tuple[float, float] = (np.inf, np.inf)
+    ) -> Self:
+        """P = Q Q' with Q random and orthonormal, n × min(rank, n); at full rank P = I, the algorithm's start."""
+        rng, n = np.random.default_rng(seed), len(offsets)
+        drawn = rng.standard_normal((n, min(rank, n)), np.dtype(dtype))
+        return cls(_orthonormal(_orthonormal(drawn)), offsets.astype(dtype), shrinkage)
+
+    @property
+    def size(self) -> int:
+        return self.factor.shape[0]
+
+    @property
+    def rank(self) -> int:
+        return self.factor.shape[1]
+
+    @cached_property
+    def gram(self) -> Square:
+        """U'U, r × r."""
+        with one_blas_thread():
+            return tall_gram(self.factor, self.factor)
+
+    # ---- a block of rows --------------------------------------------------------------------------------------
+
+    def zero(self, step: Step) -> Partial:
+        rank, dtype = self.rank, self.factor.dtype
+        sums = {"gram": np.zeros((rank, rank)), "squares": np.zeros(())}
+        if not step.crossing:
+            sums |= {"cross": np.zeros((self.size, rank), dtype), "residuals": np.zeros(self.size)}
+            sums["counts"] = np.zeros(self.size)
+        return Partial(sums)
+
+    def solve(self, block: RowBlock, step: Step, threads: Threads) -> Solution:
+        """Solve (U_O'U_O + δ I) b = U_O'(y - intercept) for each row, δ = ridge + floor.
+
+        y are the values less the columns' offsets; row and intercept are fitted together, exactly.
+
+        Raises
+        ------
+        SingularRowError
+            If a row's system is not positive definite in this dtype.
+        """
+        dtype, rows = self.factor.dtype, block.stop - block.start
+        solution = Solution(
+            threads.scratch("solved", (rows, self.rank), dtype),
+            threads.scratch("intercepts", (rows,), dtype),
+            threads.scratch("residual", (len(block.values),), dtype),
+        )
+        data = block.indptr, block.indices, block.values, self.factor, self.offsets
+        pulls = step.ridge + self.floor, self.shrinkage[0]
+        failed = threads.map(
+            lambda first, last: kernels.solve_rows(*data, *pulls, first, last, HEAVY, *solution),
+            block.pieces(PIECE_ENTRIES),
+        )
+        failed += [self._solve_heavy(block, i, *pulls, solution, threads) for i in block.longer_than(HEAVY)]
+        for row in failed:
+            if row >= 0:
+                raise SingularRowError(
+                    f"row code {block.start + row}: its system of rank {self.rank} is not positive definite in"
+                    f" {self.factor.dtype.name}; raise ridge or floor"
+                    + (", or use dtype='float64'" if self.factor.dtype == np.float32 else "")
+                )
+        return solution
+
+    def accumulate(self, partial: Partial, block: RowBlock, solution: Solution, step: Step, threads: Threads) -> None:
+        """Add the block's B'B and R'B; where features cross, append its rows of Z Q.
+
+        Z = B U' + w R, and Z applied to the features' own basis Q is B (U'U + w δ I) K^-T with U'U = K K': no
+        product with the sparse residuals is needed.
+        """
+        residual = solution.residual
+        partial.sums["squares"] += np.vdot(residual, residual)
+        partial.sums["gram"] += tall_gram(solution.rows, solution.rows)
+        if step.crossing:
+            partial.rows.append((tall_product(solution.rows, self._into_basis(step)), solution.intercepts.copy()))
+            return
+        least, most = CROSS_PANELS
+        panels = min(max(self.factor.nbytes // CROSS_PANEL_BYTES, least), most)
+        data = block.indptr, block.indices, residual, solution.rows
+        out = [partial.sums[name] for name in ("cross", "residuals", "counts")]
+        cuts = spans(self.size, max(1, -(-self.size // panels)))
+        threads.map(lambda left, right: kernels.add_cross(*data, left, right, *out), cuts)
+
+    def predict(self, block: RowBlock, solution: Solution, wanted: RowBlock, threads: Threads) -> NDArray[np.float64]:
+        """Entries of B U', with intercepts and offsets, at the columns wanted; summed in float64."""
+        out = np.empty(len(wanted.indices))
+        data = solution.rows, solution.intercepts, self.factor, self.offsets, wanted.indptr, wanted.indices
+        threads.map(lambda first, last: kernels.predict_entries(*data, first, last, out), wanted.pieces(PIECE_ENTRIES))
+        return out
+
+    def complete(self, block: RowBlock, solution: Solution, threads: Threads) -> NDArray[Any]:
+        """B U' of the block's rows, with intercepts and offsets, ndarray of shape (rows, n)."""
+        completed = solution.rows @ self.factor.T
+        completed += self.offsets
+        completed += solution.intercepts[:, None]
+        return np.asarray(completed)
+
+    # ---- the update -------------------------------------------------------------------------------------------
+
+    def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> Self:
+        """P ← (AGOP + floor·I)^power, its first r directions; ``power`` is 2α, a whole number.
+
+        Columns alone: AGOP = Z'Z / m restricted to the rows that B spans (Nyström),
+        C = Z'B K^-T / √m with B'B = K K'. Where features cross: AGOP = Z Z' / n, C = Z Q / √n. What C leaves out
+        of the AGOP's trace is spread over the other directions: the next features' floor.
+        """
+        with one_blas_thread():
+            if step.crossing:
+                parts = [list(part) for part in zip(*total.rows, strict=True)]
+                total.rows.clear()
+                root, offsets, shrinkage = _joined(parts[0]), _joined(parts[1]), self.shrinkage[::-1]
+                basis = self._into_basis(step)
+                gram, divisor = basis.T @ total.sums["gram"] @ basis / self.size, self.size
+                root = tall_product(root, _power_root(gram, floor, power) / np.sqrt(divisor))
+            else:
+                root, offsets, shrinkage = self._nystrom(total, rows, step), self._next_offsets(total), self.shrinkage
+                gram, divisor = tall_gram(root, root), rows
+                if power > 1:
+                    root = tall_product(root, _power_root(gram, floor, power))
+            others = len(root) - len(gram)
+            left_out = (self._squares(total, step) / divisor - float(np.trace(gram))) / others if others > 0 else 0.0
+        return type(self)(root, offsets.astype(root.dtype), shrinkage, (floor + max(left_out, 0.0)) ** power)
+
+    def grown(self, rank: int, seed: int) -> Self:
+        """Return features of a higher rank: the floor's share of new random directions becomes part of U."""
+        drawn = np.random.default_rng(seed).standard_normal((self.size, min(rank, self.size) - self.rank))
+        more = np.sqrt(self.floor) * _orthonormal(drawn)
+        return replace(self, factor=np.concatenate([self.factor, more.astype(self.factor.dtype)], axis=1))
+
+    def distance(self, other: Self) -> float:
+        """Relative change ‖U U' - other‖ / ‖U U'‖ in the Frobenius norm, summed in float64."""
+        with one_blas_thread():
+            mixed = tall_gram(self.factor, other.factor)
+        size = float(np.sum(self.gram**2))
+        change = max(size + float(np.sum(other.gram**2)) - 2 * float(np.sum(mixed**2)), 0.0)
+        return float(np.sqrt(change / size)) if size else 0.0 if change == 0 else float("inf")
+
+    # ---- inside -----------------------------------------------------------------------------------------------
+
+    def _weight(self, step: Step) -> float:
+        """The weight w δ of Z's sparse part in units of the dual coefficients: ω ridge + floor."""
+        return step.replacement * step.ridge + self.floor
+
+    def _into_basis(self, step: Step) -> Square:
+        """(U'U + w δ I) K^-T with U'U = K K'."""
+        mixed = self.gram + self._weight(step) * np.eye(self.rank)
+        return np.asarray(solve_triangular(_root(self.gram, self.factor.dtype), mixed, lower=True).T)
+
+    def _nystrom(self, total: Partial, rows: int, step: Step) -> NDArray[Any]:
+        """Z'B K^-T / √m with Z'B = U B'B + w R'B."""
+        gram, delta = total.sums["gram"], step.ridge + self.floor
+        inverse = np.linalg.inv(_root(gram, self.factor.dtype)).T / np.sqrt(rows)
+        root = tall_product(self.factor, gram @ inverse)
+        if delta > 0:
+            root += tall_product(total.sums["cross"], self._weight(step) / delta * inverse)
+        return root
+
+    def _squares(self, total: Partial, step: Step) -> float:
+        """‖Z‖², the AGOP's trace before its division, since U_O' residual = δ b makes all of Z's parts known."""
+        solved, delta = total.sums["gram"], step.ridge + self.floor
+        weight = self._weight(step)
+        sparse = (weight / delta) ** 2 * float(total.sums["squares"]) if delta > 0 else 0.0
+        return float(np.sum(solved * self.gram)) + 2 * weight * float(np.trace(solved)) + sparse
+
+    def _next_offsets(self, total: Partial) -> NDArray[Any]:
+        """Offsets that take in what is left of their columns' values, shrunken."""
+        if np.isinf(self.shrinkage[1]):
+            return self.offsets
+        counts = total.sums["counts"]
+        return (total.sums["residuals"] + counts * self.offsets) / np.maximum(counts + self.shrinkage[1], 1)
+
+    def _solve_heavy(
+        self, block: RowBlock, i: int, delta: float, shrinkage: float, solution: Solution, threads: Threads
+    ) -> int:
+        """Solve one row with its entries shared among threads; the sums are made in a fixed order."""
+        start, stop = int(block.indptr[i]), int(block.indptr[i + 1])
+        cuts = [(start + a, start + b) for a, b in spans(stop - start, PIECE_ENTRIES)]
+        y, b, intercepts = solution.residual, solution.rows[i], solution.intercepts
+
+        def part(first: int, last: int) -> tuple[NDArray[Any], ...]:
+            gram, right = np.zeros((self.rank,) * 2, self.factor.dtype), np.zeros((2, self.rank), self.factor.dtype)
+            kernels.centre(block.indices, block.values, self.offsets, first, last, y)
+            kernels.add_gram(block.indices, y, self.factor, first, last, gram, right)
+            return gram, right, y[first:last].sum()
+
+        gram, right, sums = (np.sum(parts, axis=0) for parts in zip(*threads.map(part, cuts), strict=True))
+        intercepts[i] = kernels.solve_gram(gram, right, sums, stop - start, delta, shrinkage, b)
+        if np.isnan(intercepts[i]):
+            return i
+        threads.map(
+            lambda first, last: kernels.subtract_fit(block.indices, self.factor, b, intercepts[i], first, last, y), cuts
+        )
+        return -1
+
+
+def tall_gram(a: NDArray[Any], b: NDArray[Any]) -> Square:
+    """``a' b`` of tall arrays, summed in float64."""
+    total = np.zeros((a.shape[1], b.shape[1]))
+    for top, bottom in spans(len(a), TALL):
+        left = a[top:bottom].astype(np.float64, copy=False)
+        total += left.T @ (left if a is b else b[top:bottom].astype(np.float64, copy=False))
+    return total
+
+
+def tall_product(tall: NDArray[Any], square: Square) -> NDArray[Any]:
+    """``tall @ square`` in the tall array's dtype, by parts of fixed height."""
+    small, out = square.astype(tall.dtype), np.empty((len(tall), square.shape[1]), tall.dtype)
+    for top, bottom in spans(len(tall), TALL):
+        np.matmul(tall[top:bottom], small, out=out[top:bottom])
+    return out
+
+
+def _orthonormal(tall: NDArray[Any]) -> NDArray[Any]:
+    """An orthonormal basis of the columns' span, by Cholesky QR; done twice it is orthonormal to rounding."""
+    with one_blas_thread():
+        root = np.linalg.cholesky(tall_gram(tall, tall))
+        return tall_product(tall, np.linalg.inv(root).T)
+
+
+def _root(gram: Square, dtype: np.dtype[Any]) -> Square:
+    """Lower triangular K with K K' = ``gram``, positive semi-definite and known to the rounding of ``dtype``.
+
+    Scaled to a unit diagonal first, so that a small direction is as well known as a large one; directions below
+    the rounding are damped rather than blown up.
+    """
+    size = np.sqrt(np.diag(gram))
+    size[size == 0] = 1
+    unit = gram / np.outer(size, size)
+    unit.flat[:: len(gram) + 1] += 4 * len(gram) * np.finfo(dtype).eps
+    return size[:, None] * np.linalg.cholesky(unit)
+
+
+def _power_root(gram: Square, floor: float, power: int) -> Square:
+    """F with C F F' C' = (C C' + floor I)^power - floor^power I, where C'C = ``gram``: C times F is the new U."""
+    if power == 1:
+        return np.eye(len(gram))
+    polynomial, raised = np.zeros_like(gram), np.eye(len(gram))
+    for j in range(1, power + 1):
+        polynomial += comb(power, j) * floor ** (power - j) * raised
+        raised = raised @ gram
+    return _root(polynomial, np.dtype(np.float64))
+
+
+def _joined(pieces: list[NDArray[Any]]) -> NDArray[Any]:
+    """All rows of the pieces, each of which is let go once it is copied."""
+    joined, low = np.empty((sum(map(len, pieces)), *pieces[0].shape[1:]), pieces[0].dtype), 0
+    pieces.reverse()
+    while pieces:
+        piece = pieces.pop()
+        joined[low : low + len(piece)] = piece
+        low += len(piece)
+    return joined

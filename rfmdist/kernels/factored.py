@@ -1,0 +1,282 @@
+"""Compiled kernels of the factored form: rows by r × r (or smaller) Cholesky systems. Each runs on one thread over a
+range it is given and holds no lock of Python's.
+
+In all of them a block of rows is ``indptr``, ``indices``, ``values`` as in `RowBlock`, and ``factor`` is U, a
+C-contiguous n × r array of the values' dtype.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+from numpy.typing import NDArray
+
+from rfmdist.kernels import lapack
+from rfmdist.kernels.cpu import _cholesky_solve
+
+Array = NDArray[Any]
+
+CHUNK = 512
+"""Entries whose rows of U are gathered at once: 64 KB at r = 32, 256 KB at r = 128."""
+
+
+def _gram(slab: Array, rows: int, out: Array, numbers: Array, scalars: Array, letters: Array) -> None:
+    """Add slab[:rows]' slab[:rows] to ``out`` (r, r), by gemm: faster than syrk up to r = 64."""
+
+
+@overload(_gram, inline="never")
+def _gram_overload(slab: Array, rows: int, out: Array, numbers: Array, scalars: Array, letters: Array) -> Any:
+    gemm = lapack.sgemm if slab.dtype == types.float32 else lapack.dgemm
+
+    def gram(slab: Array, rows: int, out: Array, numbers: Array, scalars: Array, letters: Array) -> None:
+        numbers[0] = slab.shape[1]
+        numbers[1] = rows
+        rank, depth = numbers[0:1].ctypes, numbers[1:2].ctypes
+        one = scalars[0:1].ctypes
+        plain, turned = letters[0:1].ctypes, letters[1:2].ctypes
+        gemm(plain, turned, rank, rank, depth, one, slab.ctypes, rank, slab.ctypes, rank, one, out.ctypes, rank)
+
+    return gram
+
+
+def _outer(slab: Array, rows: int, out: Array, numbers: Array, scalars: Array, letters: Array) -> None:
+    """Out = slab[:rows] slab[:rows]', in the first rows² places of ``out``."""
+
+
+@overload(_outer, inline="never")
+def _outer_overload(slab: Array, rows: int, out: Array, numbers: Array, scalars: Array, letters: Array) -> Any:
+    gemm = lapack.sgemm if slab.dtype == types.float32 else lapack.dgemm
+
+    def outer(slab: Array, rows: int, out: Array, numbers: Array, scalars: Array, letters: Array) -> None:
+        numbers[0] = rows
+        numbers[1] = slab.shape[1]
+        size, depth = numbers[0:1].ctypes, numbers[1:2].ctypes
+        one, zero = scalars[0:1].ctypes, scalars[1:2].ctypes
+        plain, turned = letters[0:1].ctypes, letters[1:2].ctypes
+        gemm(turned, plain, size, size, depth, one, slab.ctypes, depth, slab.ctypes, depth, zero, out.ctypes, size)
+
+    return outer
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _gather(indices: Array, y: Array, factor: Array, first: int, last: int, slab: Array, right: Array) -> None:
+    """Copy the rows of U at entries ``first`` to ``last`` into ``slab``; add U_O'y and U_O'1 of them to ``right``."""
+    rank = factor.shape[1]
+    by_value, by_one = right[0], right[1]
+    for e in range(first, last):
+        row, target, weight = factor[np.uint64(indices[e])], slab[e - first], y[e]
+        for q in range(rank):
+            target[q] = row[q]
+            by_value[q] += weight * row[q]
+            by_one[q] += row[q]
+
+
+@njit(nogil=True, cache=True)
+def centre(indices: Array, values: Array, offsets: Array, first: int, last: int, y: Array) -> None:
+    """Values of entries ``first`` to ``last`` less the offsets of their columns, into ``y`` (entries,)."""
+    for e in range(first, last):
+        y[e] = values[e] - offsets[np.uint64(indices[e])]
+
+
+@njit(nogil=True, cache=True)
+def add_gram(indices: Array, y: Array, factor: Array, first: int, last: int, gram: Array, right: Array) -> None:
+    """Add U_O'U_O, and U_O'y and U_O'1, of entries ``first`` to ``last`` to ``gram`` (r, r) and ``right`` (2, r)."""
+    slab = np.empty((CHUNK, factor.shape[1]), factor.dtype)
+    _add_gram(indices, y, factor, first, last, slab, gram, right)
+
+
+@njit(nogil=True, cache=True)
+def _add_gram(
+    indices: Array, y: Array, factor: Array, first: int, last: int, slab: Array, gram: Array, right: Array
+) -> None:
+    numbers, one = np.ones(3, np.int32), np.ones(1, factor.dtype)
+    letters = np.array([78, 84], np.uint8)  # "NT"
+    for start in range(first, last, CHUNK):
+        stop = min(start + CHUNK, last)
+        _gather(indices, y, factor, start, stop, slab, right)
+        _gram(slab, stop - start, gram, numbers, one, letters)
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def solve_gram(gram: Array, right: Array, total: float, count: int, ridge: float, shrinkage: float, b: Array) -> float:
+    """Solve one row from its sums: its coefficients into ``b`` (r,), its intercept returned; NaN if singular.
+
+    The least (y - c - U_O b)^2 + ridge b^2 + shrinkage c^2 has b = b_y - c b_1, with b_y and b_1 the solutions for
+    y and for ones, and c = sum(y - U_O b_y) / (shrinkage + sum(1 - U_O b_1)). ``total`` is the sum of the
+    ``count`` values y; ``gram`` is lost.
+    """
+    numbers, lower = np.ones(3, np.int32), np.full(1, 76, np.uint8)  # "L"
+    solved = right.copy()
+    for q in range(len(b)):
+        gram[q, q] += ridge
+    numbers[0], numbers[1] = len(b), 2 if shrinkage < np.inf else 1
+    _cholesky_solve(gram, solved, numbers, lower)
+    if numbers[2] != 0:
+        return np.nan
+    left, ones = float(total), float(count) + shrinkage
+    intercept = 0.0
+    if shrinkage < np.inf:
+        for q in range(len(b)):
+            left -= right[1, q] * solved[0, q]
+            ones -= right[1, q] * solved[1, q]
+        intercept = left / ones
+    for q in range(len(b)):
+        b[q] = solved[0, q] - intercept * solved[1, q] if intercept != 0 else solved[0, q]
+    return intercept
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def subtract_fit(indices: Array, factor: Array, b: Array, intercept: float, first: int, last: int, y: Array) -> None:
+    """Turn ``y`` of entries ``first`` to ``last`` into residuals y - intercept - U_O b."""
+    for e in range(first, last):
+        row = factor[np.uint64(indices[e])]
+        found = y[e] * 0
+        for q in range(len(b)):
+            found += row[q] * b[q]
+        y[e] -= found + intercept
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _solve_short(
+    indices: Array, y: Array, factor: Array, ridge: float, shrinkage: float, work: tuple[Array, ...], b: Array
+) -> float:
+    """Solve a row in the dual, (U_O U_O' + ridge I) a = y with b = U_O'a and residuals ridge a, as `solve_gram`."""
+    slab, outer, dual, right = work
+    size, numbers = len(y), np.ones(3, np.int32)
+    scalars, letters, lower = np.array([1, 0], b.dtype), np.array([78, 84], np.uint8), np.full(1, 76, np.uint8)
+    _gather(indices, y, factor, 0, size, slab, right)
+    _outer(slab, size, outer, numbers, scalars, letters)
+    for t in range(size):
+        outer[t * size + t] += ridge
+        dual[t] = y[t]
+        dual[size + t] = 1
+    numbers[0], numbers[1] = size, 2 if shrinkage < np.inf else 1
+    _cholesky_solve(outer, dual, numbers, lower)
+    if numbers[2] != 0:
+        return np.nan
+    intercept = 0.0
+    if shrinkage < np.inf:
+        left, ones = 0.0, 0.0
+        for t in range(size):
+            left += dual[t]
+            ones += dual[size + t]
+        intercept = ridge * left / (shrinkage + ridge * ones)
+    for t in range(size):
+        row, weight = slab[t], dual[t] - intercept * dual[size + t] if intercept != 0 else dual[t]
+        for q in range(len(b)):
+            b[q] += weight * row[q]
+        y[t] = ridge * weight
+    return intercept
+
+
+@njit(nogil=True, cache=True)
+def solve_rows(
+    indptr: Array,
+    indices: Array,
+    values: Array,
+    factor: Array,
+    offsets: Array,
+    ridge: float,
+    shrinkage: float,
+    first: int,
+    last: int,
+    heavy: int,
+    solved: Array,
+    intercepts: Array,
+    residual: Array,
+) -> int:
+    """Solve rows ``first`` to ``last`` for coefficients b, with an intercept unless ``shrinkage`` is infinite.
+
+    b = (U_O'U_O + ridge I)^-1 U_O'(y - intercept) with y the values less the columns' ``offsets`` (METHOD: factored
+    features). Writes ``solved`` (rows, r), ``intercepts`` (rows,) and the ``residual`` (entries,). A row with few
+    entries is solved in the dual, a smaller system. Rows of more than ``heavy`` entries are left alone. Returns -1,
+    or the first row whose system is not positive definite.
+    """
+    rank = factor.shape[1]
+    few = min(3 * rank // 4, CHUNK)
+    slab, gram, right = (
+        np.empty((CHUNK, rank), factor.dtype),
+        np.empty((rank, rank), factor.dtype),
+        np.empty((2, rank), factor.dtype),
+    )
+    work = (slab, np.empty(few * few, factor.dtype), np.empty(2 * few, factor.dtype), right)
+    for i in range(first, last):
+        start, stop = indptr[i], indptr[i + 1]
+        if stop - start > heavy:
+            continue
+        b = solved[i]
+        b[:] = 0
+        right[:] = 0
+        intercepts[i] = 0
+        centre(indices, values, offsets, start, stop, residual)
+        if 0 < stop - start <= few:
+            row = slice(start, stop)
+            intercepts[i] = _solve_short(indices[row], residual[row], factor, ridge, shrinkage, work, b)
+        elif start < stop:
+            gram[:] = 0
+            _add_gram(indices, residual, factor, start, stop, slab, gram, right)
+            total = np.sum(residual[start:stop]) if shrinkage < np.inf else 0.0
+            intercepts[i] = solve_gram(gram, right, total, stop - start, ridge, shrinkage, b)
+            subtract_fit(indices, factor, b, intercepts[i], start, stop, residual)
+        if np.isnan(intercepts[i]):
+            return i
+    return -1
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def add_cross(
+    indptr: Array,
+    indices: Array,
+    residual: Array,
+    solved: Array,
+    left: int,
+    right: int,
+    cross: Array,
+    residuals: Array,
+    counts: Array,
+) -> None:
+    """Add rows ``left`` to ``right`` of R'B to ``cross`` (n, r): R the residuals, B the solved rows.
+
+    Also the sums of their residuals, and their number, to ``residuals`` and ``counts`` (n,), float64.
+    """
+    rank = solved.shape[1]
+    for i in range(len(indptr) - 1):
+        start, stop = indptr[i], indptr[i + 1]
+        t, b = start + np.searchsorted(indices[start:stop], left), solved[i]
+        while t < stop and indices[t] < right:
+            j, weight = np.uint64(indices[t]), residual[t]
+            row = cross[j]
+            for q in range(rank):
+                row[q] += weight * b[q]
+            residuals[j] += weight
+            counts[j] += 1
+            t += 1
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def predict_entries(
+    solved: Array,
+    intercepts: Array,
+    factor: Array,
+    offsets: Array,
+    wanted_indptr: Array,
+    wanted: Array,
+    first: int,
+    last: int,
+    out: Array,
+) -> None:
+    """Predict the columns ``wanted`` of rows ``first`` to ``last`` into ``out`` (wanted entries,).
+
+    A prediction is intercept + offset + b_i · u_j, summed in float64.
+    """
+    for i in range(first, last):
+        b = solved[i]
+        for w in range(wanted_indptr[i], wanted_indptr[i + 1]):
+            j = np.uint64(wanted[w])
+            row, total = factor[j], np.float64(intercepts[i]) + offsets[j]
+            for q in range(len(b)):
+                total += np.float64(b[q]) * row[q]
+            out[w] = total
