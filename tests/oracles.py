@@ -82,6 +82,40 @@ def dual_iterates(
         yield estimate, features
 
 
+def both_sides_iterates(
+    values: Matrix, power: float, ridge: float, replacement: float, floor: float = 0.0
+) -> Iterator[tuple[Matrix, Matrix]]:
+    """(Z, P) of each iteration where sides take turns: rows solved with P, columns with Q = (ZZ'/n + floor I)^(2α)."""
+    features = np.eye(values.shape[1])
+    while True:
+        estimate = dual_estimate(values, features, ridge)
+        of_rows = eigen_power(shifted_agop(replaced(estimate, values, replacement).T, floor), 2 * power)
+        across = dual_estimate(values.T, of_rows, ridge)
+        features = eigen_power(shifted_agop(replaced(across, values.T, replacement).T, floor), 2 * power)
+        yield estimate, features
+
+
+def factored_rows(
+    values: Matrix, factor: Matrix, offsets: Matrix, ridge: float, shrinkage: float
+) -> tuple[Matrix, Matrix, Matrix]:
+    """(B, c, R): each row's least (y - offsets - c - U_O b)^2 + ridge |b|^2 + shrinkage c^2, and what it leaves.
+
+    No c where the shrinkage is infinite; R is zero where nothing was observed.
+    """
+    (m, _), rank = values.shape, factor.shape[1]
+    solved, intercepts, residuals = np.zeros((m, rank)), np.zeros(m), np.zeros(values.shape)
+    penalties = [ridge] * rank + ([shrinkage] if shrinkage < np.inf else [])
+    for i, row in enumerate(values):
+        seen = np.nonzero(~np.isnan(row))[0]
+        design = np.hstack([factor[seen], np.ones((len(seen), 1))])[:, : len(penalties)]
+        system = np.vstack([design, np.diag(np.sqrt(penalties))])
+        right = row[seen] - offsets[seen]
+        found = np.linalg.lstsq(system, np.concatenate([right, np.zeros(len(penalties))]), rcond=None)[0]
+        solved[i], intercepts[i] = found[:rank], found[rank:].sum()
+        residuals[i, seen] = right - design @ found
+    return solved, intercepts, residuals
+
+
 def shifted_agop(completed: Matrix, floor: float) -> Matrix:
     """Z'Z / m + floor I."""
     return completed.T @ completed / len(completed) + floor * np.eye(completed.shape[1])

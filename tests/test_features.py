@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import halves
 import numpy as np
 import oracles
 import pytest
@@ -42,19 +43,10 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def iterates(
     values: Any, alpha: float, step: Step, floor: float, form: Form, dtype: Any = np.float64, threads: int = 1
 ) -> Iterator[tuple[Any, Any]]:
-    """Yield (Z, P) of each iteration of the features, rows cut in two unequal blocks."""
-    m, n = values.shape
-    pool = Threads(threads)
-    features = DenseFeatures.start(n, dtype, form)
-    blocks = [oracles.row_block(values, *cut, dtype) for cut in ((0, m // 3), (m // 3, m))]
-    while True:
-        total, estimate = features.zero(), []
-        for block in blocks:
-            solution = features.solve(block, step, pool)
-            features.accumulate(total, block, solution, step, pool)
-            estimate.append(features.complete(block, solution, pool))
-        features = features.update(total, m, step, floor, round(2 * alpha), InProcess(pool).map_panels)
-        yield np.vstack(estimate), features.unit * features.matrix.astype(np.float64)
+    """Yield (Z, P) of each iteration of dense features from P = I."""
+    features = DenseFeatures.start(values.shape[1], dtype, form)
+    for estimate, after in halves.iterates(features, values, alpha, step, floor, dtype, threads):
+        yield estimate, halves.matrix(after)
 
 
 def worst(found: Any, expected: Any) -> float:
@@ -99,6 +91,20 @@ def test_gram_form_is_the_oracle_s(
     values = oracles.sparse_problem(rng, 3 * d, d, density=0.1)
     found = iterates(values, 0.5, Step(ridge, replacement), floor, "gram")
     assert worst(found, oracles.dual_iterates(values, 0.5, ridge, replacement, floor)) < 1e-8
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize(("ridge", "floor"), [(0.1, 0.0), (1e-3, 0.01)])
+@pytest.mark.parametrize("replacement", [0, 1, 5])
+@pytest.mark.parametrize("shape", [(70, 60), (50, 60)])
+def test_both_sides_are_the_oracle_s(
+    rng: np.random.Generator, alpha: float, ridge: float, floor: float, replacement: float, shape: tuple[int, int]
+) -> None:
+    """Where columns and rows take turns, Z and P of 6 iterations agree, more rows than columns or fewer."""
+    values = oracles.sparse_problem(rng, *shape)
+    found = iterates(values, alpha, Step(ridge, replacement, crossing=True), floor, "product")
+    error = worst(found, oracles.both_sides_iterates(values, alpha, ridge, replacement, floor))
+    assert error < {0.5: 1e-11, 1.0: 1e-8, 1.5: 1e-6}[alpha]
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -151,7 +157,7 @@ def test_unit_leaves_predictions_alone(rng: np.random.Generator, scale: float) -
     features = DenseFeatures.start(60, np.float64)
     pool = Threads(1)
     block = oracles.row_block(values)
-    total = features.zero()
+    total = features.zero(Step(0.1, 1))
     features.accumulate(total, block, features.solve(block, Step(0.1, 1), pool), Step(0.1, 1), pool)
     after = features.update(total, 70, Step(0.1, 1), 0.0, 3, InProcess(pool).map_panels)
     assert 1e-3 < np.trace(after.matrix) / 60 < 1e3
@@ -208,12 +214,15 @@ def test_small_helpers() -> None:
 
 
 def test_partials_add_up() -> None:
-    """Sums of partials add their AGOP and their scores, in place and not."""
-    one = Partial(np.eye(2), Scores.of(np.array([1.0, 3.0]), np.array([2.0, 1.0])))
-    total = one + one
+    """Sums of partials add their sums and scores and join their rows in order, in place and not."""
+    one = Partial({"agop": np.eye(2)}, [(np.ones(1),)], Scores.of(np.array([1.0, 3.0]), np.array([2.0, 1.0])))
+    two = Partial({"agop": np.eye(2)}, [(np.zeros(2),)], one.scores)
+    total = one + two
     total += one
-    assert np.array_equal(total.agop, 3 * np.eye(2))
-    assert np.array_equal(one.agop, np.eye(2))
+    assert np.array_equal(total.sums["agop"], 3 * np.eye(2))
+    assert np.array_equal(one.sums["agop"], np.eye(2))
+    assert [len(rows) for (rows,) in total.rows] == [1, 2, 1]
+    assert len(one.rows) == 1
     assert (total.scores.count, total.scores.rmse, total.scores.mae) == (6, np.sqrt(2.5), 1.5)
     assert np.isnan(Scores().rmse)
     assert np.isnan(Scores().mae)
