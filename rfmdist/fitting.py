@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,26 +13,34 @@ import numpy as np
 
 from rfmdist.completion import Completion
 from rfmdist.engine import work
-from rfmdist.engine.plan import FACTORED_ENTRIES, MOST_RANK, Plan, equal_groups
+from rfmdist.engine.plan import FACTORED_ENTRIES, Plan, equal_groups
 from rfmdist.engine.run import Executor
 from rfmdist.errors import InputError, SingularRowError
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Features, Partial, Step
 from rfmdist.observations.blocks import Offsets, Role
-from rfmdist.observations.offsets import SHRINKAGE, fit_offsets
+from rfmdist.observations.offsets import SHRINKAGE, SWEEPS, fit_offsets
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import summarize
 from rfmdist.observations.targets import Targets
 from rfmdist.progress import Iteration, report
 from rfmdist.selection import (
+    ENOUGH,
+    FREE_FLOPS,
     GROWN_FURTHER,
     GROWN_GAIN,
     GROWN_ITERATIONS,
+    MOST_RANK,
     NOISELESS_RIDGE,
+    PATH_FACTOR,
     PATIENCE,
     PLAIN_WEIGHT,
+    RISE,
     SEARCH_FACTOR,
+    SEARCH_GAIN,
+    SEARCH_RANK,
+    START_RANK,
     TRIAL_FACTOR,
     TRIAL_ITERATIONS,
     WORKING_WEIGHT,
@@ -47,6 +55,8 @@ if TYPE_CHECKING:
 
 Stage = Literal["try", "fit", "refit"]
 TRAIN = frozenset({Role.TRAIN})
+START_SWEEPS = 3
+"""Passes for offsets that the solves fit anew."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,17 @@ class Result:
     points: list[Point]
     weight: float
     error: float
+    last_error: float
+
+    @property
+    def rising(self) -> bool:
+        """Whether the error rose again."""
+        return self.last_error > (1 + RISE) * self.error
+
+    @property
+    def noiseless(self) -> bool:
+        """Whether the error still fell at a ridge that only values without noise allow."""
+        return self.points[-1].ridge < NOISELESS_RIDGE
 
 
 @dataclass(frozen=True)
@@ -70,9 +91,9 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Start:
-    """What a stage begins with, and the sides it goes through in turn."""
+    """What a stage begins with: the first features, by their rank, and the sides it goes through in turn."""
 
-    features: Features
+    features: Callable[[int], Features]
     sides: list[_Side]
 
 
@@ -91,49 +112,62 @@ class Fit:
 
     def choose(self) -> Result:
         """Fit on the training entries, with what is "auto" chosen by the validation entries."""
-        model = self.model
-        found = self._search() if model.replacement == "auto" and model.ridge == "auto" else None
-        if found is not None and found.points[-1].ridge < NOISELESS_RIDGE:
-            return found
-        plain = self._path(PLAIN_WEIGHT if model.replacement == "auto" else float(model.replacement))
-        tried = [result for result in (found, plain) if result is not None]
-        if model.replacement == "auto":
-            trial = self._path(WORKING_WEIGHT, "try")
-            if trial.error < plain.error:
-                tried.append(self._path(WORKING_WEIGHT))
-        best = min(tried, key=lambda result: result.error)
-        return self._grow(best) if model.rank == "auto" and self.validated else best
+        model, rank = self.model, self._rank(START_RANK)
+        weight, found = model.replacement, None
+        if weight == "auto":
+            plain, working = (self._path(tried, rank, trial=True) for tried in (PLAIN_WEIGHT, WORKING_WEIGHT))
+            if model.ridge == "auto" and not plain.rising:
+                found = self._search()
+                if found.noiseless:
+                    return found
+            weight = min(plain, working, key=lambda tried: tried.error).weight
+        best = self._path(float(weight), rank)
+        if model.rank == "auto" and self.plan.features == "factored" and self.validated:
+            best = self._grow(best)
+        return best if found is None or best.error <= found.error else found
+
+    def _rank(self, start: int) -> int:
+        """Return the rank to begin with."""
+        if self.plan.features == "dense":
+            return self.plan.rank
+        return min(start, self.plan.rank) if self.model.rank == "auto" else self.plan.rank
 
     def _search(self) -> Result:
-        """The fast path, which recovers what has no noise."""
+        """The fast path, which recovers what has no noise; a rank that is too low shows in the error."""
+        rank, best = self._rank(SEARCH_RANK), None
         schedule = ridge_schedule("auto", self.model.dtype, SEARCH_FACTOR[self.plan.sides])
         weight = search_weight(self.plan.sides, self.observed_share)
-        return self.descend("fit", TRAIN, schedule.points(self.plan.rank), weight, self.model.max_iter)
+        while True:
+            found = self.descend("fit", TRAIN, schedule.points(rank), weight, self.model.max_iter)
+            gained = best is None or found.error < (1 - SEARCH_GAIN) * best.error
+            best = found if best is None or found.error < best.error else best
+            rank *= 2
+            if best.noiseless or not gained or self.model.rank != "auto" or rank > self._most_rank:
+                return best
 
-    def _path(self, weight: float, stage: Stage = "fit") -> Result:
+    def _path(self, weight: float, rank: int, *, trial: bool = False) -> Result:
         """The slow path for noise, or the fixed ridge; a coarse, short one as a trial."""
-        if stage == "try":
-            schedule, limit = ridge_schedule(self.model.ridge, self.model.dtype, TRIAL_FACTOR), TRIAL_ITERATIONS
-        else:
-            schedule, limit = ridge_schedule(self.model.ridge, self.model.dtype), self.model.max_iter
-        return self.descend(stage, TRAIN, schedule.points(self.plan.rank), weight, limit)
+        schedule = ridge_schedule(self.model.ridge, self.model.dtype, TRIAL_FACTOR if trial else PATH_FACTOR)
+        limit = min(TRIAL_ITERATIONS, self.model.max_iter) if trial else self.model.max_iter
+        return self.descend("try" if trial else "fit", TRAIN, schedule.points(rank), weight, limit)
 
     def _grow(self, best: Result) -> Result:
-        """Double the rank from the best iterate on, as long as that gains."""
-        most = min(MOST_RANK, *self.observations.shape)
-        while (rank := 2 * best.points[-1].rank) <= most:
-            points = [Point(best.points[-1].ridge, rank)] * GROWN_ITERATIONS
-            room = self.model.max_iter - len(best.points)
-            if room < GROWN_ITERATIONS:
+        """Double the rank from the best iterate on, as long as that gains or takes hardly any time."""
+        rank, gain = 2 * best.points[-1].rank, np.inf
+        while rank <= self._most_rank and len(best.points) + GROWN_ITERATIONS <= self.model.max_iter:
+            if gain < GROWN_FURTHER and GROWN_ITERATIONS * self.plan.flops * (rank / self.plan.rank) ** 2 > FREE_FLOPS:
                 break
+            points = [Point(best.points[-1].ridge, rank)] * GROWN_ITERATIONS
             grown = self.descend("fit", TRAIN, points, best.weight, GROWN_ITERATIONS, best)
             gain = 1 - grown.error / best.error
-            if gain < GROWN_GAIN:
-                break
-            best = grown
-            if gain < GROWN_FURTHER:
-                break
+            best = grown if gain >= GROWN_GAIN else best
+            rank *= 2
         return best
+
+    @property
+    def _most_rank(self) -> int:
+        """The greatest rank worth trying."""
+        return 0 if self.plan.features == "dense" else min(MOST_RANK, *self.observations.shape)
 
     # ---- the loop ---------------------------------------------------------------------------------------------
 
@@ -151,13 +185,16 @@ class Fit:
         Returns the best iterate by validation error, or the last where none is validated.
         """
         model, start = self.model, self._start(frozenset(roles))
-        features: Features = start.features if after is None else after.completion.features
+        features: Features | None = None if after is None else after.completion.features
         targets, taken = start.sides[0].targets, list(after.points) if after else []
-        best = Best(model.tol, patience=1 if stage == "try" else PATIENCE)
+        enough = ENOUGH * float(np.finfo(model.dtype).eps) * targets.unit
+        best, last = Best(model.tol, 1 if stage == "try" else PATIENCE, enough), float("nan")
         for t, point in enumerate(islice(points, limit)):
             started = time.perf_counter()
             step = Step(point.ridge, weight, self.plan.sides == "both")
-            features = features.grown(point.rank, model.random_state)
+            features = (
+                start.features(point.rank) if features is None else features.grown(point.rank, model.random_state)
+            )
             taken.append(point)
             completion = Completion(targets, features, step)
             error = change = float("nan")
@@ -170,7 +207,8 @@ class Fit:
                     if model.ridge != "auto":  # a path is meant to run into the dtype's end
                         warnings.warn(f"the {stage} ended after {t} iterations: {singular}", stacklevel=3)
                     break  # the best iterate before it stands
-                error, change = total.scores.rmse, features.distance(completion.features)
+                last = error = total.scores.rmse
+                change = features.distance(completion.features)
                 if not np.isfinite(change):
                     raise InputError("the features left the dtype's range: lower replacement, floor or power")
             best.offer(t, error if targets.scored else -t, completion)
@@ -180,7 +218,7 @@ class Fit:
             if self._told_to_stop(record) or settled:
                 break
         first = len(after.points) if after else 0
-        return Result(best.kept, taken[: first + best.iteration + 1], weight, best.error)
+        return Result(best.kept, taken[: first + best.iteration + 1], weight, best.error, last)
 
     def _advance(self, start: _Start, features: Features, step: Step) -> tuple[Partial, Features]:
         """One iteration: each side solved in turn; the sums over the rows, and the features that follow."""
@@ -214,8 +252,8 @@ class Fit:
             self.starts[roles] = _Start(features, sides)
         return self.starts[roles]
 
-    def _targets(self, roles: frozenset[Role]) -> tuple[Targets, Features]:
-        """What is fitted on the entries of ``roles``, and P = I.
+    def _targets(self, roles: frozenset[Role]) -> tuple[Targets, Callable[[int], Features]]:
+        """What is fitted on the entries of ``roles``, and P = I by rank.
 
         Factored features fit offsets anew with every solve; for them only the mean is taken off beforehand.
         """
@@ -225,7 +263,8 @@ class Fit:
             if offsets is None:
                 raise InputError(f"{observations.name}: no offsets are stored; store some or choose offsets='both'")
         else:
-            offsets = fit_offsets(observations, model.offsets, roles=roles)
+            sweeps = SWEEPS if self.plan.features == "dense" else START_SWEEPS
+            offsets = fit_offsets(observations, model.offsets, roles=roles, sweeps=sweeps)
         clip = summarize(observations, roles).bounds if model.clip == "auto" else model.clip
         scored = frozenset({Role.VALIDATION}) - roles if self.validated else frozenset()
         unscaled = Targets(
@@ -233,7 +272,7 @@ class Fit:
         )
         targets = replace(unscaled, unit=unscaled.root_mean_square(), dtype=np.dtype(model.dtype))
         if self.plan.features == "dense":
-            return targets, DenseFeatures.start(observations.shape[1], model.dtype, self.plan.form)
+            return targets, lambda _: DenseFeatures.start(observations.shape[1], model.dtype, self.plan.form)
         shrinkage = (
             SHRINKAGE if model.offsets in ("both", "rows") else np.inf,
             SHRINKAGE if model.offsets in ("both", "columns") else np.inf,
@@ -243,5 +282,4 @@ class Fit:
             columns = offsets.columns / targets.unit
             m, n = observations.shape
             targets = replace(targets, offsets=Offsets(offsets.mean, np.zeros(m), np.zeros(n)))
-        features = FactoredFeatures.start(columns, self.plan.rank, model.dtype, model.random_state, shrinkage)
-        return targets, features
+        return targets, lambda rank: FactoredFeatures.start(columns, rank, model.dtype, model.random_state, shrinkage)

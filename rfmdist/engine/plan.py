@@ -39,7 +39,7 @@ COLUMNS_ONLY_ITERATIONS = 3.0
 KEPT_SHARE = 0.25
 """Share of the free memory that blocks read once may take, rather than be read at each iteration."""
 RANK, MOST_RANK = 32, 128
-"""Where rank "auto" starts and where it ends."""
+"""For rank "auto": what flops are counted for, and what memory must hold."""
 
 FeatureKind = Literal["dense", "factored"]
 Sides = Literal["columns", "both"]

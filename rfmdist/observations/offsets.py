@@ -27,6 +27,7 @@ def fit_offsets(
     *,
     shrinkage: float = SHRINKAGE,
     roles: Iterable[Role] = FITTED_ROLES,
+    sweeps: int = SWEEPS,
 ) -> Offsets:
     """Fit ``mean + rows[i] + columns[j]`` to the entries of ``roles``, by alternating shrunken means.
 
@@ -44,6 +45,8 @@ def fit_offsets(
         Entries' worth of pull towards 0.
     roles : roles, default training and validation
         Entries to fit on. Test entries are never among them by default.
+    sweeps : int, default 15
+        Passes over the data for ``kind="both"``; further ones move MovieLens' offsets by less than 1e-4.
 
     Returns
     -------
@@ -60,7 +63,7 @@ def fit_offsets(
     offsets = replace(offsets, mean=_mean(blocks))
     sums, counts = _column_sums(blocks, offsets.mean, n)
     taken = np.zeros(n)  # by the rows' offsets from each column's sum
-    for _ in range({"both": SWEEPS, "rows": 1, "columns": 1}.get(kind, 0)):
+    for _ in range({"both": sweeps, "rows": 1, "columns": 1}.get(kind, 0)):
         if kind != "rows":
             offsets.columns[:] = (sums - taken) / np.maximum(counts + shrinkage, 1)
         if kind != "columns":

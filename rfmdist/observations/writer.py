@@ -157,13 +157,14 @@ class StoreWriter:
                 f"row {int(rows[first])}, column {int(columns[first])}: the value {values[first]} is not a finite"
                 f" {self._dtype.name} number; remove it or correct it"
             )
-        behind = np.concatenate([[self._last[0]], rows[:-1]])
-        before = np.concatenate([[self._last[1]], columns[:-1]])
-        bad = (rows < behind) | ((rows == behind) & (columns <= before))
-        if bad.any():
-            first = int(np.argmax(bad))
-            if rows[first] == behind[first] and columns[first] == before[first]:
-                raise DuplicateEntryError(int(rows[first]), int(columns[first]))
+        same = rows[1:] == rows[:-1]
+        bad = np.flatnonzero((rows[1:] < rows[:-1]) | (same & (columns[1:] <= columns[:-1])))
+        start = (int(rows[0]), int(columns[0]))
+        if start <= self._last or len(bad):
+            first = 0 if start <= self._last else int(bad[0]) + 1
+            here = (int(rows[first]), int(columns[first]))
+            if here == (self._last if first == 0 else (int(rows[first - 1]), int(columns[first - 1]))):
+                raise DuplicateEntryError(*here)
             raise StoreError("entries must be appended in the order of rows, then columns")
         self._last = (int(rows[-1]), int(columns[-1]))
 
