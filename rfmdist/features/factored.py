@@ -176,8 +176,7 @@ class FactoredFeatures:
                 parts = [list(part) for part in zip(*total.rows, strict=True)]
                 total.rows.clear()
                 root, offsets, shrinkage = _joined(parts[0]), _joined(parts[1]), self.shrinkage[::-1]
-                basis = self._into_basis(step)
-                gram, divisor = basis.T @ total.sums["gram"] @ basis / self.size, self.size
+                gram, divisor = tall_gram(root, root) / self.size, self.size
                 root = tall_product(root, _power_root(gram, floor, power) / np.sqrt(divisor))
             else:
                 root, offsets, shrinkage = self._nystrom(total, rows, step), self._next_offsets(total), self.shrinkage
