@@ -5,34 +5,35 @@ Knows features and observations; not how the features were found.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
-import zarr
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
+from rfmdist import serving
 from rfmdist.engine import work
 from rfmdist.engine.plan import equal_groups
-from rfmdist.engine.run import all_threads, executor
-from rfmdist.errors import InputError, StoreError
-from rfmdist.features.dense import DenseFeatures
-from rfmdist.features.factored import FactoredFeatures
+from rfmdist.engine.run import executor
+from rfmdist.errors import InputError
 from rfmdist.features.protocol import Features, Scores, Step
-from rfmdist.kernels.threads import Threads, one_blas_thread
-from rfmdist.observations.blocks import Offsets, Role, RowBlock
+from rfmdist.observations.blocks import Offsets, Role
 from rfmdist.observations.ids import as_given
-from rfmdist.observations.layout import create_matrix
 from rfmdist.observations.offsets import row_offsets
 from rfmdist.observations.store import Observations
 from rfmdist.observations.targets import Targets
-from rfmdist.observations.writer import StoreWriter
+from rfmdist.saving import read_completion, write_completion
 
 Ids = Any
+RECOMMENDED = ("row", "rank", "column", "prediction")
+SIMILAR = ("column", "rank", "similar", "similarity")
+"""Columns of the tables of `Completion.recommend` and `Completion.similar`."""
 
 
 class Completion:
@@ -95,7 +96,7 @@ class Completion:
             i, j = np.broadcast_arrays(i, j)
         except ValueError:
             raise InputError(f"rows and columns must be of one length, not {i.size} and {j.size}") from None
-        return self._predict_codes(i.ravel(), j.ravel()).reshape(i.shape)
+        return serving.predict(self, i.ravel(), j.ravel()).reshape(i.shape)
 
     def predict_block(self, start: int = 0, stop: int | None = None) -> da.Array:
         """All columns of rows ``start`` to ``stop`` (codes), lazily.
@@ -117,7 +118,7 @@ class Completion:
         rows = max(1, work.DENSE_ENTRIES // max(n, 1))
         handle, meta = delayed(self, pure=False), np.empty((0, 0))
         blocks = [
-            da.from_delayed(delayed(_complete)(handle, a, b), (b - a, n), meta=meta)
+            da.from_delayed(delayed(serving.complete)(handle, a, b), (b - a, n), meta=meta)
             for a, b in self.observations.ranges((start, last), rows=rows)
         ]
         return da.concatenate(blocks) if blocks else da.zeros((0, n))
@@ -173,6 +174,87 @@ class Completion:
             groups = equal_groups(self.observations)
             return run.reduce(work.score, groups, *shared) if groups else Scores()
 
+    # ---- rankings ---------------------------------------------------------------------------------------------
+
+    def recommend(
+        self, rows: Ids = None, k: int = 10, *, exclude_observed: bool = True, codes: bool = False
+    ) -> pd.DataFrame:
+        """Return the ``k`` columns of greatest prediction for each row.
+
+        Parameters
+        ----------
+        rows : array_like, optional
+            The users' own ids, or codes; all rows when left out. A row named twice is answered once.
+        k : int, default 10
+            Columns a row, fewer where fewer are left.
+        exclude_observed : bool, default True
+            Leave out the columns that were observed in the row at all, whether for training, validation or test.
+        codes : bool, default False
+            Whether codes are given and returned.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns row, rank (from 1), column and prediction, the rows in the order given, best first. The
+            rank goes by predictions before they are clipped, which tells apart what is clipped to the same
+            value; equal ones rank by column code.
+
+        Raises
+        ------
+        InputError
+            If an id or a code is not known, or ``k`` is not a positive whole number.
+        """
+        wanted = None if rows is None else pd.unique(np.ravel(self._codes(rows, 0, codes)))
+        frames = self.recommendations(wanted, k, exclude_observed=exclude_observed, codes=True)
+        frame = pd.concat(frames, ignore_index=True)
+        if wanted is not None:
+            places = pd.Index(wanted).get_indexer(pd.Index(frame["row"]))
+            frame = frame.iloc[np.argsort(places, kind="stable")].reset_index(drop=True)
+        return frame if codes else self._with_ids(frame)
+
+    def recommendations(
+        self, rows: Ids = None, k: int = 10, *, exclude_observed: bool = True, codes: bool = False
+    ) -> Iterator[pd.DataFrame]:
+        """Yield what `recommend` returns, by blocks of rows in the store's order, in bounded memory.
+
+        Parameters and columns are those of `recommend`; there is one frame at least, which may be empty.
+        """
+        k = _checked_count(k)
+        wanted = np.arange(self.shape[0]) if rows is None else np.unique(self._codes(rows, 0, codes))
+        parts = serving.greatest_predictions(self, wanted, k, exclude_observed)
+        frames = (pd.DataFrame(dict(zip(RECOMMENDED, part, strict=True))) for part in parts)
+        return frames if codes else map(self._with_ids, frames)
+
+    def similar(self, columns: Ids, k: int = 10, *, codes: bool = False) -> pd.DataFrame:
+        """Return the ``k`` columns most similar to each given one, by the cosine P_ij / sqrt(P_ii P_jj).
+
+        With factored features it is the cosine of u_i and u_j. Offsets play no part.
+
+        Parameters
+        ----------
+        columns : array_like
+            The users' own ids, or codes. A column named twice is answered once.
+        k : int, default 10
+            Similar columns for each, fewer where fewer are left.
+        codes : bool, default False
+            Whether codes are given and returned.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns column, rank (from 1), similar and similarity, in the order given, best first, equal ones by
+            column code. A column is not similar to itself; one without features is similar to none.
+
+        Raises
+        ------
+        InputError
+            If an id or a code is not known, or ``k`` is not a positive whole number.
+        """
+        wanted = pd.unique(np.ravel(self._codes(columns, 1, codes)))
+        ranked = serving.most_similar(self.features, wanted, _checked_count(k))
+        frame = pd.DataFrame(dict(zip(SIMILAR, ranked, strict=True)))
+        return frame if codes else self._with_ids(frame)
+
     # ---- new rows ---------------------------------------------------------------------------------------------
 
     def fold_in(self, rows: Observations | sp.sparray | sp.spmatrix) -> Completion:
@@ -220,12 +302,7 @@ class Completion:
         StoreError
             If it cannot be written.
         """
-        observations = self.observations
-        refuse_observations(Path(path))
-        with StoreWriter(path, self.shape, observations.dtype, overwrite=overwrite) as writer:
-            for block in observations.row_blocks():
-                writer.append(block.rows, block.indices, block.values)
-            writer.finish(observations.row_ids, observations.column_ids, self._write)
+        write_completion(path, self.targets, self.features, self.step, overwrite=overwrite)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -236,44 +313,9 @@ class Completion:
         StoreError
             If there is none, or it is of another version, torn or damaged.
         """
-        observations = Observations.open(path)
-        settings = observations.attributes("completion")
-        offsets = observations.offsets
-        if settings is None or offsets is None:
-            raise StoreError(f"{path}: holds observations, not a completion; make one with 'rfmdist fit'")
-        features = _read_features(observations, settings)
-        clip = settings["clip"]
-        targets = Targets(
-            observations,
-            offsets,
-            float(settings["unit"]),
-            np.dtype(settings["dtype"]),
-            frozenset(Role(role) for role in settings["fitted"]),
-            clip=None if clip is None else (float(clip[0]), float(clip[1])),
-        )
-        step = Step(float(settings["ridge"]), float(settings["replacement"]))
-        return cls(targets, features, step)
+        return cls(*read_completion(path))
 
     # ---- inside -----------------------------------------------------------------------------------------------
-
-    def _write(self, root: zarr.Group) -> None:
-        """Add what makes a store of observations a completion."""
-        store, targets = Observations(root), self.targets
-        if targets.observations.has_split or targets.observations.role_counts()["validation"]:
-            store.store_split(map(targets.observations.roles, targets.observations.row_blocks()))
-        store.store_offsets(targets.offsets)
-        store.set_attributes(
-            "completion",
-            {
-                "unit": targets.unit,
-                "dtype": targets.dtype.name,
-                "fitted": sorted(int(role) for role in targets.fitted),
-                "clip": None if targets.clip is None else list(targets.clip),
-                "features": _write_features(root, self.features),
-                "ridge": self.step.ridge,
-                "replacement": self.step.replacement,
-            },
-        )
 
     def _codes(self, given: Ids, axis: int, codes: bool) -> NDArray[np.int64]:
         """Codes of ids along an axis, all of them known."""
@@ -297,16 +339,11 @@ class Completion:
             )
         return found
 
-    def _predict_codes(self, i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.float64]:
-        order = np.lexsort((j, i))
-        i, j, out = i[order], j[order], np.empty(len(i))
-        with all_threads() as threads:
-            for start, stop in self.observations.ranges():
-                low, high = np.searchsorted(i, [start, stop])
-                if low < high:
-                    found = _predict(self, i[low:high], j[low:high], threads)
-                    out[order[low:high]] = found
-        return out
+    def _with_ids(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The same table with ids for codes."""
+        ids = {"row": self.observations.row_ids, "column": self.observations.column_ids}
+        ids["similar"] = ids["column"]
+        return frame.assign(**{name: ids[name].take(frame[name].to_numpy()) for name in frame if name in ids})
 
     def _with_our_columns(self, matrix: Any, row_ids: Any = None) -> Observations:
         if sp.issparse(matrix) and matrix.shape[-1] != self.shape[1]:
@@ -323,65 +360,7 @@ class Completion:
         return ours
 
 
-def refuse_observations(path: Path) -> None:
-    """Refuse to put a completion where plain observations lie: they may be all there is of the data.
-
-    Raises
-    ------
-    InputError
-        If ``path`` is a store of observations and no completion.
-    """
-    try:
-        plain = path.exists() and Observations.open(path).attributes("completion") is None
-    except StoreError:  # what cannot be opened is the writer's to judge
-        return
-    if plain:
-        raise InputError(f"{path}: holds observations; name another place for the completion")
-
-
-def _write_features(root: zarr.Group, features: Features) -> dict[str, Any]:
-    """Write the arrays of the features; return their settings."""
-    if isinstance(features, DenseFeatures):
-        varp: Any = root["varp"]
-        create_matrix(varp, "features", features.matrix)
-        return {"kind": "dense", "unit": features.unit, "form": features.form}
-    assert isinstance(features, FactoredFeatures)
-    varm: Any = root["varm"]
-    create_matrix(varm, "features", features.factor)
-    create_matrix(varm, "offsets", features.offsets[:, None])
-    shrinkage = [None if np.isinf(pull) else pull for pull in features.shrinkage]
-    return {"kind": "factored", "floor": features.floor, "shrinkage": shrinkage}
-
-
-def _read_features(observations: Observations, settings: dict[str, Any]) -> Features:
-    """Read what `_write_features` has written."""
-    n, kept = observations.shape[1], settings["features"]
-    if kept["kind"] == "dense":
-        matrix = observations.read_floats("varp/features", (n, n))
-        return DenseFeatures(matrix, float(kept["unit"]), kept["form"])
-    factor = observations.read_floats("varm/features", (n, None))
-    offsets = observations.read_floats("varm/offsets", (n, 1))[:, 0]
-    row, column = (np.inf if pull is None else float(pull) for pull in kept["shrinkage"])
-    return FactoredFeatures(factor, offsets, (row, column), float(kept["floor"]))
-
-
-def _predict(of: Completion, i: NDArray[np.int64], j: NDArray[np.int64], threads: Threads) -> NDArray[np.float64]:
-    """Predict entries, sorted by row and near one another; only the rows asked for are solved."""
-    start, stop = int(i[0]), int(i[-1]) + 1
-    block, _ = of.targets.read(start, stop)
-    counts = np.bincount(i - start, minlength=stop - start)
-    block = block.where(np.repeat(counts > 0, np.diff(block.indptr)))
-    wanted = RowBlock(start, stop, np.concatenate([[0], np.cumsum(counts)]), j, np.zeros(len(j)))
-    solution = of.features.solve(block, of.step, threads)
-    return of.targets.predictions(wanted, of.features.predict(block, solution, wanted, threads))
-
-
-def _complete(of: Completion, start: int, stop: int) -> NDArray[np.float64]:
-    """Predictions of all columns of rows ``start`` to ``stop``, on one thread."""
-    with one_blas_thread():
-        block, _ = of.targets.read(start, stop)
-        threads = Threads(1)
-        rows = of.features.complete(block, of.features.solve(block, of.step, threads), threads)
-    offsets = of.targets.offsets.at(np.arange(start, stop)[:, None], np.arange(of.shape[1]))
-    values = offsets + of.targets.unit * rows
-    return values if of.targets.clip is None else np.clip(values, *of.targets.clip)
+def _checked_count(k: Any) -> int:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InputError(f"k={k!r} must be a whole number of at least 1")
+    return int(k)

@@ -14,7 +14,7 @@ LAYERS = (
     {"cli", "__main__"},
     {"report"},
     {"lin_rfm", "fitting", "selection", "parameters", "progress"},
-    {"completion"},
+    {"completion", "serving", "saving"},
     {"engine"},
     {"features"},
     {"kernels"},

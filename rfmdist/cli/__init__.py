@@ -43,6 +43,7 @@ Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Budget for the
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there, once the new is complete.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Store made by 'rfmdist ingest'.")]
+Count = Annotated[int | None, typer.Option("--k", metavar="NUMBER", help="How many, for each.")]
 Completed = Annotated[Path, typer.Argument(metavar="COMPLETION", help="Completion made by 'rfmdist fit'.")]
 
 
@@ -230,7 +231,7 @@ def predict(
 ) -> None:
     """Predict entries given by the users' own ids."""
     from rfmdist.cli.facts import id_names
-    from rfmdist.cli.paths import check_output, write_table
+    from rfmdist.cli.paths import check_output, write_tables
     from rfmdist.completion import Completion
     from rfmdist.observations.tables import read_table
 
@@ -239,8 +240,58 @@ def predict(
     table = read_table(pairs, row, column, delimiter=delimiter, pairs=True)
     table["prediction"] = completed.predict(table["row"], table["column"])
     table.columns = [*id_names(pairs, row, column, delimiter), "prediction"]
-    write_table(table, output)
-    print(f"{output}: {len(table):,} predictions")
+    print(f"{output}: {write_tables([table], output):,} predictions")
+
+
+@app.command(cls=Verb)
+def recommend(
+    completion: Completed,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ROW", help="Ids of rows; all if left out.")] = None,
+    rows: Annotated[Path | None, typer.Option(metavar="FILE", help="Text file of ids of rows, one a line.")] = None,
+    k: Count = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="OUT", help="CSV, or Parquet by suffix; of any size.")
+    ] = None,
+    include_observed: Annotated[
+        bool, typer.Option("--include-observed", help="Also columns that were observed in the row.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Recommend to each row the columns of greatest prediction.
+
+    Without -o the rows named are shown. A file has them in the store's order.
+    """
+    from rfmdist.cli.facts import read_ids
+    from rfmdist.cli.paths import check_output, write_tables
+    from rfmdist.cli.show import show_table
+    from rfmdist.completion import Completion
+    from rfmdist.errors import InputError
+
+    wanted = [*(ids or []), *(read_ids(rows) if rows is not None else [])] or None
+    options = _given(rows=wanted, k=k) | {"exclude_observed": not include_observed}
+    if output is None:
+        if wanted is None:
+            raise InputError("recommendations for all rows go to a file: name it with -o, or name rows")
+        show_table("recommendations", Completion.open(completion).recommend(**options), as_json)
+        return
+    check_output(output, overwrite)
+    frames = Completion.open(completion).recommendations(**options)
+    print(f"{output}: {write_tables(frames, output):,} recommendations")
+
+
+@app.command(cls=Verb)
+def similar(
+    completion: Completed,
+    ids: Annotated[list[str], typer.Argument(metavar="COLUMN", help="Ids of columns.")],
+    k: Count = None,
+    as_json: Json = False,
+) -> None:
+    """Show the columns most similar to given ones, by the cosine of their features."""
+    from rfmdist.cli.show import show_table
+    from rfmdist.completion import Completion
+
+    show_table("similar", Completion.open(completion).similar(ids, **_given(k=k)), as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

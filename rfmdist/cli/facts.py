@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from rfmdist.engine.plan import plan_dense, plan_factored
+from rfmdist.errors import InputError
 from rfmdist.lin_rfm import LinRFM
+from rfmdist.observations.blocks import Role
 from rfmdist.observations.delimited import open_text, split_line
 from rfmdist.observations.sources import read_sources
 from rfmdist.observations.store import Observations
@@ -38,7 +40,7 @@ def store_facts(path: Path) -> dict[str, Any]:
         "deviation": summary.deviation,
         "split": observations.role_counts() if observations.has_split else None,
         "offsets_stored": observations.offsets is not None,
-        "completion": observations.attributes("completion"),
+        "completion": _settings(observations.attributes("completion")),
         "disk_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
         "dense_fit": {
             "form": plan.form,
@@ -93,6 +95,36 @@ def id_names(path: Path, row: str | None, column: str | None, delimiter: str | N
         return ["row", "column"]
     fields = split_line(header, layout.delimiter)
     return [fields[layout.positions[part]].strip() for part in ("row", "column")]
+
+
+def read_ids(path: Path) -> list[str]:
+    """Return the ids in a text file, one a line; blank lines are none.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or holds no id.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with open_text(path) as file:
+        ids = [line.strip() for line in file if line.strip()]
+    if not ids:
+        raise InputError(f"{path}: holds no ids; write one a line")
+    return ids
+
+
+def _settings(stored: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a completion was solved with, in the words of the fit's options; None of plain observations."""
+    if stored is None:
+        return None
+    features = stored["features"]
+    return {
+        "features": features["kind"],
+        **({"rank": features["rank"]} if "rank" in features else {}),
+        **{name: stored[name] for name in ("ridge", "replacement", "dtype", "clip", "unit")},
+        "fitted": " and ".join(Role(role).name.lower() for role in stored["fitted"]),
+    }
 
 
 def _kind(ids: pd.Index[Any]) -> str:

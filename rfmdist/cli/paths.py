@@ -10,8 +10,8 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,21 +55,48 @@ def check_output(path: Path, overwrite: bool, store: Path | None = None) -> None
         raise InputError(f"{path}: {above} is not a folder that can be written to; name another output")
 
 
-def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as Parquet by suffix, else as CSV; it appears when it is whole."""
+def write_tables(frames: Iterable[pd.DataFrame], path: Path) -> int:
+    """Write tables of the same columns one below the other, as Parquet by suffix, else as CSV; return the rows.
+
+    The file appears when it is whole, and one table is in memory at a time.
+    """
     path = path.resolve()
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    append = _append_parquet if path.suffix in (".parquet", ".pq") else _append_csv
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix in (".parquet", ".pq"):
-            frame.to_parquet(temporary, index=False)
-        else:
-            frame.to_csv(temporary, index=False)
+        rows = append(frames, temporary)
         temporary.replace(path)
     except OSError as error:
         raise disk_error(error, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+    return rows
+
+
+def _append_csv(frames: Iterable[pd.DataFrame], path: Path) -> int:
+    rows, header = 0, True
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for frame in frames:
+            frame.to_csv(file, index=False, header=header)
+            rows, header = rows + len(frame), False
+    return rows
+
+
+def _append_parquet(frames: Iterable[pd.DataFrame], path: Path) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows, schema = 0, None
+    with ExitStack() as stack:
+        for frame in frames:
+            if schema is None:  # said outright: a first table without rows does not show that its ids are text
+                types = [pa.string() if t.kind == "O" else pa.from_numpy_dtype(t) for t in frame.dtypes]
+                schema = pa.schema(list(zip(frame.columns, types, strict=True)))
+                writer = stack.enter_context(pq.ParquetWriter(path, schema))
+            writer.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False))
+            rows += len(frame)
+    return rows
 
 
 @contextmanager

@@ -10,12 +10,15 @@ import json
 import math
 import sys
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from rfmdist.progress import STAGES, Iteration
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TENTHS = 10
 """Plain lines of progress a stage of ingestion prints."""
@@ -30,6 +33,16 @@ def show(facts: dict[str, Any], as_json: bool) -> None:
     width = max(len(name) for name, _ in lines)
     for name, words in lines:
         print(f"{name:{width}}  {words}")
+
+
+def show_table(name: str, frame: pd.DataFrame, as_json: bool) -> None:
+    """Print a small table on standard output: one JSON object with its rows by ``name``, or aligned columns."""
+    if as_json:
+        print(json.dumps({name: frame.to_dict(orient="records")}))
+    elif len(frame):
+        print(frame.to_string(index=False, float_format="{:.4f}".format))
+    else:
+        print("none found")
 
 
 class Bars:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from operator import attrgetter
 from typing import Any
 
 import typer
@@ -14,6 +15,8 @@ PYTHON = {
     "ingest": "rfmdist.observations.ingest:ingest",
     "split": "rfmdist.observations.split:split",
     "fit": "rfmdist.lin_rfm:LinRFM",
+    "recommend": "rfmdist.completion:Completion.recommend",
+    "similar": "rfmdist.completion:Completion.similar",
 }
 """Where the defaults of a verb's options are."""
 RENAMED = {("fit", "seed"): "random_state"}
@@ -50,7 +53,7 @@ def _python_defaults(verb: str) -> dict[str, Any]:
     if verb not in PYTHON:
         return {}
     module, _, name = PYTHON[verb].partition(":")
-    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    parameters = inspect.signature(attrgetter(name)(importlib.import_module(module))).parameters
     return {k: p.default for k, p in parameters.items() if p.default is not p.empty}
 
 
