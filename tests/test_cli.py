@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shutil
 import signal
@@ -25,8 +26,9 @@ from rfmdist.cli import main
 from rfmdist.cli import paths as cli_paths
 from rfmdist.observations.tables import read_table
 
-FIT = ["--max-iter", "4", "--replacement", "1"]
-"""Options of a quick fit."""
+FIT = ["--max-iter", "4", "--replacement", "1", "--features", "factored"]
+DENSE = [*FIT[:-1], "dense"]
+"""Options of quick fits."""
 
 
 class Output:
@@ -55,7 +57,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with ratings.csv, store.zarr (split) and fitted.zarr, made by the commands themselves."""
+    """Give a folder with ratings.csv, store.zarr (split), fitted.zarr and dense.zarr, made by the commands."""
     folder = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(0)
     m, n = 60, 40
@@ -68,6 +70,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["ingest", "ratings.csv", "-o", "store.zarr", "--column", "film"],
         ["split", "store.zarr", "--test", "0.1", "--seed", "3"],
         ["fit", "store.zarr", "-o", "fitted.zarr", *FIT],
+        ["fit", "store.zarr", "-o", "dense.zarr", *DENSE],
     ):
         with contextlib.chdir(folder), pytest.raises(SystemExit) as end:
             main(arguments)
@@ -115,20 +118,25 @@ class TestVerbs:
         assert facts["range"] == [1.0, 5.0]
         assert facts["completion"] is None
         assert facts["dense_fit"]["peak_bytes"] > facts["dense_fit"]["feature_bytes"] == 40 * 40 * 4
+        assert facts["factored_fit"]["peak_bytes"] > facts["factored_fit"]["feature_bytes"]
 
-    def test_info_of_a_completion_tells_its_settings(self, here: Path, run: Run) -> None:
-        """A completion is a store too; its settings are shown to people without braces."""
-        told = run("info", "fitted.zarr")
+    @pytest.mark.parametrize("kind", ["dense", "factored"])
+    def test_info_of_a_completion_tells_its_settings(self, here: Path, run: Run, kind: str) -> None:
+        """A completion is a store too; its settings are shown to people in words, without braces."""
+        told = run("info", {"dense": "dense.zarr", "factored": "fitted.zarr"}[kind])
         assert told.code == 0
-        assert "completion" in told.out
-        assert "replacement 1" in told.out
+        (line,) = (line for line in told.out.splitlines() if line.startswith("completion"))
+        words = [f"features {kind}", "replacement 1", "clip 1 to 5", "fitted train and validation"]
+        assert all(f"{word}, " in f"{line}, " for word in words)
+        assert ("rank" in line) == (kind == "factored")
         assert "{" not in told.out
 
     def test_fit_gives_what_python_gives(self, here: Path, run: Run) -> None:
         """The same settings, iterations, validation error and predictions as LinRFM with the same options."""
         facts = json.loads(run("fit", "store.zarr", "-o", "again.zarr", *FIT, "--json").out)
-        model = LinRFM(max_iter=4, replacement=1.0).fit(Observations.open("store.zarr"))
+        model = LinRFM(features="factored", max_iter=4, replacement=1.0).fit(Observations.open("store.zarr"))
         assert facts["ridge"] == model.ridge_
+        assert (facts["features"], facts["sides"], facts["rank"]) == ("factored", "both", model.rank_)
         assert facts["iterations"] == model.n_iter_
         assert facts["validation_rmse"] == min(i.validation_rmse for i in model.history_ if i.stage == "fit")
         assert "test" not in " ".join(facts)
@@ -165,17 +173,18 @@ class TestVerbs:
         assert "replacement" not in told.err
         assert json.loads(told.out)["iterations"] == 4
 
-    def test_fit_on_a_cluster_gives_the_same_bits(self, here: Path, run: Run) -> None:
+    @pytest.mark.parametrize(("options", "wanted"), [(FIT, "fitted.zarr"), (DENSE, "dense.zarr")])
+    def test_fit_on_a_cluster_gives_the_same_bits(self, here: Path, run: Run, options: list[str], wanted: str) -> None:
         """A scheduler named by address or by its file runs the fit, and the features are the same."""
         with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
             address = cluster.scheduler.address
             Path("scheduler.json").write_text(json.dumps({"address": address}))
-            by_address = run("fit", "store.zarr", "-o", "a.zarr", *FIT, "--scheduler", address)
-            by_file = run("fit", "store.zarr", "-o", "b.zarr", *FIT, "--scheduler-file", "scheduler.json")
+            by_address = run("fit", "store.zarr", "-o", "a.zarr", *options, "--scheduler", address)
+            by_file = run("fit", "store.zarr", "-o", "b.zarr", *options, "--scheduler-file", "scheduler.json")
         assert (by_address.code, by_file.code) == (0, 0)
-        wanted = Completion.open("fitted.zarr").features.matrix
-        assert np.array_equal(Completion.open("a.zarr").features.matrix, wanted)
-        assert np.array_equal(Completion.open("b.zarr").features.matrix, wanted)
+        for place in ("varp", "varm"):
+            assert faults.snapshot(Path("a.zarr", place)) == faults.snapshot(Path(wanted, place))
+            assert faults.snapshot(Path("b.zarr", place)) == faults.snapshot(Path(wanted, place))
 
     def test_score_gives_what_python_gives(self, here: Path, run: Run) -> None:
         """The stored test split by default, a ratings file by the users' own ids otherwise."""
@@ -195,7 +204,7 @@ class TestVerbs:
         assert run("predict", "fitted.zarr", "pairs.csv", "-o", "out/new.csv", *options).code == 0
         assert run("predict", "fitted.zarr", "pairs.csv", "-o", "new.parquet", *options).code == 0
         assert set(here.iterdir()) - before == {here / "out", here / "new.parquet"}
-        table = pd.read_csv("out/new.csv")
+        table = pd.read_csv("out/new.csv", float_precision="round_trip")
         assert list(table.columns) == ["user", "film", "prediction"]
         assert list(table["user"]) == [1004, 1007, 1001]
         wanted = Completion.open("fitted.zarr").predict([1004, 1007, 1001], ["f003", "f001", "f003"])
@@ -221,6 +230,55 @@ class TestVerbs:
         pd.DataFrame({"user": [1004], "item": ["f003"]}).to_parquet("pairs.parquet")
         run("predict", "fitted.zarr", "pairs.parquet", "-o", "new.csv")
         assert Path("new.csv").read_text().startswith("user,item,prediction\n1004,f003,")
+
+    def test_recommend_writes_what_python_gives(self, here: Path, run: Run) -> None:
+        """A CSV and a Parquet file of all rows hold Python's table, bit for bit; no other file is left."""
+        before = set(here.iterdir())
+        for name in ("all.csv", "all.parquet"):
+            told = run("recommend", "fitted.zarr", "-o", name, "--k", "3")
+            assert told.out == f"{name}: 180 recommendations\n"
+        assert set(here.iterdir()) - before == {here / "all.csv", here / "all.parquet"}
+        wanted = Completion.open("fitted.zarr").recommend(k=3)
+        pd.testing.assert_frame_equal(pd.read_csv("all.csv", float_precision="round_trip"), wanted, check_exact=True)
+        pd.testing.assert_frame_equal(pd.read_parquet("all.parquet"), wanted, check_exact=True)
+
+    def test_recommend_takes_rows_by_name_and_from_a_file(self, here: Path, run: Run) -> None:
+        """Ids on the command line and in a file, one a line, choose the rows; options reach Python."""
+        Path("rows.txt").write_text("1030\n\n 1007 \n")
+        options = ["--rows", "rows.txt", "--k", "2", "--include-observed"]
+        assert run("recommend", "dense.zarr", "1059", *options, "-o", "few.parquet").code == 0
+        completion = Completion.open("dense.zarr")
+        wanted = completion.recommend([1007, 1030, 1059], 2, exclude_observed=False)
+        pd.testing.assert_frame_equal(pd.read_parquet("few.parquet"), wanted, check_exact=True)
+        facts = json.loads(run("recommend", "dense.zarr", "1059", *options, "--json").out)
+        wanted = completion.recommend([1059, 1030, 1007], 2, exclude_observed=False)
+        assert pd.DataFrame(facts["recommendations"]).equals(wanted)
+
+    def test_recommend_shows_named_rows(self, here: Path, run: Run) -> None:
+        """Without an output the rows named are a table on stdout, best first."""
+        lines = run("recommend", "fitted.zarr", "1004", "--k", "3").out.splitlines()
+        wanted = Completion.open("fitted.zarr").recommend([1004], 3)
+        assert lines[0].split() == ["row", "rank", "column", "prediction"]
+        assert [line.split()[2] for line in lines[1:]] == wanted["column"].tolist()
+
+    def test_recommend_says_when_nothing_is_left(self, run: Run, here: Path) -> None:
+        """A row in which every column was observed is answered in words, and in a file by the header alone."""
+        Path("full.csv").write_text("user,item,rating\n" + "".join(f"{u},{i},{u + i}\n" for u in "123" for i in "45"))
+        run("ingest", "full.csv", "-o", "full.zarr")
+        run("fit", "full.zarr", "-o", "done.zarr", "--ridge", "1", *FIT)
+        assert run("recommend", "done.zarr", "1").out == "none found\n"
+        assert run("recommend", "done.zarr", "-o", "none.csv").code == 0
+        assert Path("none.csv").read_text() == "row,rank,column,prediction\n"
+
+    @pytest.mark.parametrize("fitted", ["dense.zarr", "fitted.zarr"])
+    def test_similar_shows_what_python_gives(self, here: Path, run: Run, fitted: str) -> None:
+        """A table for people, and the same numbers as JSON."""
+        wanted = Completion.open(fitted).similar(["f003", "f001"], 2)
+        facts = json.loads(run("similar", fitted, "f003", "f001", "--k", "2", "--json").out)
+        assert pd.DataFrame(facts["similar"]).equals(wanted)
+        lines = run("similar", fitted, "f003", "f001", "--k", "2").out.splitlines()
+        assert lines[0].split() == ["column", "rank", "similar", "similarity"]
+        assert [line.split()[2] for line in lines[1:]] == wanted["similar"].tolist()
 
     def test_overwrite_replaces_what_is_there(self, here: Path, run: Run) -> None:
         """With --overwrite a store and a completion are replaced."""
@@ -270,12 +328,12 @@ def _flip_store() -> None:
     faults.flip_byte(faults.shards(Path("store.zarr/X"), "data")[0])
 
 
-def _flip_features() -> None:
-    faults.flip_byte(faults.shards(Path("fitted.zarr/varp"), "features")[0])
+def _flip_features(place: str) -> Callable[[], None]:
+    return lambda: faults.flip_byte(faults.shards(Path(place), "features")[0])
 
 
-def _lose_features() -> None:
-    faults.shards(Path("fitted.zarr/varp"), "features")[0].unlink()
+def _lose_features(place: str) -> Callable[[], None]:
+    return lambda: faults.shards(Path(place), "features")[0].unlink()
 
 
 def _all_for_test() -> None:
@@ -364,8 +422,10 @@ BAD: dict[str, tuple[Callable[[], None] | None, str | list[str], str]] = {
     "score without test": (_none_for_test, "score fitted.zarr", "no test entries are stored"),
     "score of a missing file": (None, "score fitted.zarr nope.csv", "nope.csv: no such file"),
     "unknown row to score": (_write("new.csv", HEADER + "7,f001,3\n"), "score fitted.zarr new.csv", "row id 7 was not"),
-    "flipped byte, score": (_flip_features, "score fitted.zarr", "varp/features is damaged"),
-    "missing features": (_lose_features, "score fitted.zarr", "a part of varp/features is missing"),
+    "flipped byte, score": (_flip_features("fitted.zarr/varm"), "score fitted.zarr", "varm/features is damaged"),
+    "missing features": (_lose_features("fitted.zarr/varm"), "score fitted.zarr", "a part of varm/features is missing"),
+    "flipped byte, dense": (_flip_features("dense.zarr/varp"), "score dense.zarr", "varp/features is damaged"),
+    "missing features, dense": (_lose_features("dense.zarr/varp"), "score dense.zarr", "a part of varp/features is"),
     "unknown column to predict": (
         _write("new.csv", "user,item\n1000,f999\n"),
         "predict fitted.zarr new.csv -o out.csv",
@@ -373,6 +433,19 @@ BAD: dict[str, tuple[Callable[[], None] | None, str | list[str], str]] = {
     ),
     "existing predictions": (None, "predict fitted.zarr ratings.csv -o ratings.csv", "ratings.csv: exists already"),
     "predictions over a store": (None, "predict fitted.zarr ratings.csv -o store.zarr --overwrite", "is a folder"),
+    "recommend of a store": (None, "recommend store.zarr 1000", "holds observations, not a completion"),
+    "recommend everything to the screen": (None, "recommend fitted.zarr", "go to a file: name it with -o"),
+    "recommend to an unknown row": (None, "recommend fitted.zarr 7 -o out.csv", "row id 7 was not seen in fitting"),
+    "recommend to an unknown row, shown": (None, "recommend fitted.zarr u1", "row id u1 was not seen in fitting"),
+    "recommend nothing": (None, "recommend fitted.zarr 1000 --k 0", "k=0 must be a whole number of at least 1"),
+    "recommend over a file": (None, "recommend fitted.zarr -o ratings.csv", "ratings.csv: exists already"),
+    "rows from no file": (None, "recommend fitted.zarr --rows nope.txt -o out.csv", "nope.txt: no such file"),
+    "rows from an empty file": (
+        _write("new.txt", " \n\n"),
+        "recommend fitted.zarr --rows new.txt -o out.csv",
+        "new.txt: holds no ids; write one a line",
+    ),
+    "similar to an unknown column": (None, "similar fitted.zarr f999", "column id f999 was not seen in fitting"),
 }
 
 
@@ -393,6 +466,20 @@ def test_bad_input_is_one_sentence(case: str, here: Path, run: Run, monkeypatch:
     assert sentence.startswith("rfmdist: ")
     assert words in sentence
     assert len(sentence) < 250
+    assert faults.snapshot(here) == before
+
+
+def test_recommendations_on_a_full_disk(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills while the table is written ends in one sentence, and nothing is left of it."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = faults.snapshot(here)
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    told = run("recommend", "fitted.zarr", "-o", "out.csv")
+    assert told.code == 2
+    assert "the disk is full; free some space" in told.err
     assert faults.snapshot(here) == before
 
 

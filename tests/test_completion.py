@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy as np
 import oracles
 import pytest
 import scipy.sparse as sp
-import zarr
 
 from rfmdist.completion import Completion
 from rfmdist.errors import InputError, StoreError
+from rfmdist.features.dense import DenseFeatures
+from rfmdist.features.factored import FactoredFeatures
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.offsets import fit_offsets
@@ -43,10 +45,29 @@ def complete(values: Any, **parameters: Any) -> Completion:
     )
 
 
-@pytest.fixture(scope="module", params=["both", None])
+KINDS = [("dense", "columns"), ("factored", "columns"), ("factored", "both")]
+"""How features are kept and which sides take turns."""
+
+
+@pytest.fixture(scope="module", params=[(*kind, offsets) for kind in KINDS for offsets in ("both", None)], ids=str)
 def completion(request: pytest.FixtureRequest, values: Any) -> Completion:
-    """Give a completion with offsets and one without."""
-    return complete(values, offsets=request.param)
+    """Give a completion of each kind with offsets and one without."""
+    features, sides, offsets = request.param
+    return complete(values, features=features, sides=sides, offsets=offsets)
+
+
+def arrays(completion: Completion) -> dict[str, Any]:
+    """Give the arrays of the features by their place in a store."""
+    features = completion.features
+    if isinstance(features, DenseFeatures):
+        return {"varp/features": features.matrix}
+    assert isinstance(features, FactoredFeatures)
+    return {"varm/features": features.factor, "varm/offsets": features.offsets[:, None]}
+
+
+def fitted_entries(completion: Completion) -> Any:
+    """Give the entries that the rows were solved from."""
+    return completion.observations.to_scipy(FITTED_ROLES).tocoo()
 
 
 def everything(completion: Completion) -> Any:
@@ -66,14 +87,34 @@ def test_ids_and_codes_name_the_same_entries(completion: Completion, rng: np.ran
     assert oracles.distance(by_code, everything(completion)[i, j]) < 1e-13
 
 
-def test_predictions_are_the_oracle_s(values: Any) -> None:
+def test_dense_predictions_are_the_oracle_s(values: Any) -> None:
     """Without offsets an entry is unit times the dual oracle's, with the features at hand."""
-    completion = complete(values, offsets=None)
-    fitted = completion.observations.to_scipy(FITTED_ROLES).tocoo()
+    completion = complete(values, offsets=None, features="dense")
     seen = np.full(values.shape, np.nan)
-    seen[fitted.row, fitted.col] = fitted.data / completion.targets.unit
+    seen[fitted_entries(completion).coords] = fitted_entries(completion).data / completion.targets.unit
     features = completion.features.unit * completion.features.matrix
     expected = completion.targets.unit * oracles.dual_estimate(seen, features, completion.step.ridge)
+    assert oracles.distance(everything(completion), expected) < 1e-11
+
+
+@pytest.mark.parametrize("sides", ["columns", "both"])
+@pytest.mark.parametrize("offsets", ["both", "columns", None])
+def test_factored_predictions_are_the_joint_least_squares(values: Any, sides: str, offsets: Any) -> None:
+    """A row is mean + unit (intercept + offset + U b), with b and the intercept penalised least squares at once."""
+    completion = complete(values, features="factored", rank=6, sides=sides, offsets=offsets)
+    features, targets, fitted = completion.features, completion.targets, fitted_entries(completion).tocsr()
+    delta, pull = completion.step.ridge + features.floor, features.shrinkage[0]
+    assert pull == (5.0 if offsets == "both" else np.inf)
+    expected = np.empty(values.shape)
+    for i in range(len(values)):
+        observed = fitted.indices[fitted.indptr[i] : fitted.indptr[i + 1]]
+        y = (fitted.data[fitted.indptr[i] : fitted.indptr[i + 1]] - targets.offsets.at(i, observed)) / targets.unit
+        design = np.column_stack([features.factor, np.full(len(features.factor), float(pull < np.inf))])
+        penalty = np.diag([delta] * features.rank + [pull if pull < np.inf else 1.0])
+        right = design[observed].T @ (y - features.offsets[observed])
+        solved = np.linalg.solve(design[observed].T @ design[observed] + penalty, right)
+        standard = design @ solved + features.offsets
+        expected[i] = targets.offsets.at(i, np.arange(values.shape[1])) + targets.unit * standard
     assert oracles.distance(everything(completion), expected) < 1e-11
 
 
@@ -155,13 +196,15 @@ def test_scores_need_a_finite_value_for_each_pair(completion: Completion, observ
         completion.score([0, 1], [0, 1], observed, codes=True)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("shrinkage", [0.0, 5.0, 20.0])
-def test_new_rows_get_the_stored_offsets_shrinkage(rng: np.random.Generator, shrinkage: float) -> None:
+def test_new_rows_get_the_stored_offsets_shrinkage(rng: np.random.Generator, shrinkage: float, kind: Any) -> None:
     """With stored offsets too, a folded-in row has the numbers that it has among the fitted ones."""
     mask = rng.random((40, 30)) < 0.4
     observations = Observations.from_scipy(sp.coo_array((10 + 3 * rng.normal(size=mask.sum()), np.nonzero(mask))))
     observations.store_offsets(fit_offsets(observations, shrinkage=shrinkage))
-    model = LinRFM(offsets="stored", ridge=0.3, replacement=1, max_iter=3, validation_fraction=0).fit(observations)
+    fixed = {"ridge": 0.3, "replacement": 1, "max_iter": 3, "validation_fraction": 0}
+    model = LinRFM(offsets="stored", features=kind[0], sides=kind[1], **fixed).fit(observations)
     folded = model.completion_.fold_in(observations.to_scipy()[5:15])
     wanted = model.completion_.predict_block(5, 15).compute()
     assert np.allclose(folded.predict_block().compute(), wanted, rtol=1e-6)
@@ -244,22 +287,17 @@ def test_ratings_are_clipped_and_other_values_are_not(rng: np.random.Generator) 
 # ---- new rows -----------------------------------------------------------------------------------------------
 
 
-def fitted_rows(completion: Completion) -> sp.csr_array:
-    """Give what the rows were solved from."""
-    return completion.observations.to_scipy(FITTED_ROLES)
-
-
 def test_folded_rows_are_the_fitted_rows(completion: Completion) -> None:
     """Rows with the same entries get the same bits as among the fitted ones, in any order, and no refit."""
     order = np.array([3, 60, 0, 1, 17])
-    folded = completion.fold_in(fitted_rows(completion)[order])
+    folded = completion.fold_in(fitted_entries(completion).tocsr()[order])
     assert np.array_equal(everything(folded), everything(completion)[order])
     assert folded.features is completion.features
 
 
 def test_folded_columns_are_matched_by_id(completion: Completion, rng: np.random.Generator) -> None:
     """Observations with their columns in another order, and some missing, fold in by id; row ids are theirs."""
-    matrix = fitted_rows(completion)[:4].tocsc()
+    matrix = fitted_entries(completion).tocsr()[:4].tocsc()
     present = np.flatnonzero(np.diff(matrix.indptr))
     order = rng.permutation(present)
     new = Observations.from_scipy(matrix[:, order], row_ids=["a", "b", "c", "d"], column_ids=np.array(COLUMNS)[order])
@@ -280,8 +318,10 @@ def test_folding_in_refuses_strange_columns(completion: Completion) -> None:
 def test_a_new_row_without_entries_is_its_offsets(completion: Completion) -> None:
     """Nothing observed: the mean and the columns' offsets are all there is to say."""
     folded = completion.fold_in(sp.coo_array((1, 50)))
-    offsets = completion.targets.offsets
-    assert np.allclose(everything(folded)[0], offsets.mean + offsets.columns, rtol=0, atol=1e-14)
+    offsets, own = completion.targets.offsets, 0.0
+    if isinstance(completion.features, FactoredFeatures):
+        own = completion.targets.unit * completion.features.offsets
+    assert np.allclose(everything(folded)[0], offsets.mean + offsets.columns + own, rtol=0, atol=1e-14)
 
 
 # ---- files --------------------------------------------------------------------------------------------------
@@ -289,32 +329,38 @@ def test_a_new_row_without_entries_is_its_offsets(completion: Completion) -> Non
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("offsets", ["both", None])
-def test_saved_is_opened_the_same(values: Any, tmp_path: Path, dtype: str, offsets: Any) -> None:
-    """After saving and opening, predictions, scores and folded rows are the same bits."""
-    before = complete(values, dtype=dtype, offsets=offsets, power=1.5)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_saved_is_opened_the_same(values: Any, tmp_path: Path, dtype: str, offsets: Any, kind: Any) -> None:
+    """After saving and opening, predictions, scores, folded rows and rankings are the same bits."""
+    before = complete(values, dtype=dtype, offsets=offsets, power=1.5, features=kind[0], sides=kind[1])
     before.save(tmp_path / "c.zarr")
     after = Completion.open(tmp_path / "c.zarr")
     assert np.array_equal(everything(before), everything(after))
     assert np.array_equal(before.predict(ROWS, COLUMNS[0]), after.predict(ROWS, COLUMNS[0]))
     assert before.score().rmse == after.score().rmse
-    folded = fitted_rows(before)[:5]
+    assert before.recommend(ROWS[5:9]).equals(after.recommend(ROWS[5:9]))
+    assert before.similar(COLUMNS).equals(after.similar(COLUMNS))
+    folded = fitted_entries(before).tocsr()[:5]
     assert np.array_equal(everything(before.fold_in(folded)), everything(after.fold_in(folded)))
 
 
+@pytest.mark.parametrize("features", ["dense", "factored"])
 @pytest.mark.parametrize("refit", [True, False])
-def test_held_out_entries_stay_held_out(values: Any, tmp_path: Path, refit: bool) -> None:
+def test_held_out_entries_stay_held_out(values: Any, tmp_path: Path, refit: bool, features: str) -> None:
     """Entries that a fit held out by itself are saved as such, so that an opened completion solves the same rows."""
-    model = LinRFM(ridge=0.1, replacement=1, max_iter=3, refit=refit).fit(oracles.as_sparse(values))
+    model = LinRFM(features=features, ridge=0.1, replacement=1, max_iter=3, refit=refit).fit(oracles.as_sparse(values))
     model.completion_.save(tmp_path / "c.zarr")
     assert np.array_equal(everything(model.completion_), everything(Completion.open(tmp_path / "c.zarr")))
 
 
 @pytest.mark.filterwarnings("ignore:Transforming to str index")
 def test_anndata_opens_a_saved_completion(completion: Completion, tmp_path: Path) -> None:
-    """AnnData reads the observations and finds P in varp."""
+    """AnnData reads the observations and finds P in varp, or U and the columns' offsets in varm."""
     completion.save(tmp_path / "c.zarr")
     opened = anndata.read_zarr(tmp_path / "c.zarr")
-    assert np.array_equal(opened.varp["features"], completion.features.matrix)
+    for place, array in arrays(completion).items():
+        part, _, name = place.partition("/")
+        assert np.array_equal(getattr(opened, part)[name], array)
     assert (completion.observations.to_scipy() != opened.X).nnz == 0
     assert list(opened.obs_names) == ROWS
 
@@ -331,22 +377,25 @@ def test_saving_keeps_what_is_there(completion: Completion, tmp_path: Path) -> N
 
 
 def test_torn_features_are_refused(completion: Completion, tmp_path: Path) -> None:
-    """A lost chunk of P, a flipped bit in it, and no P at all each give one sentence with the way out."""
+    """A lost chunk of the features, a flipped bit in it, and none at all each give one sentence with the way out."""
     path = tmp_path / "c.zarr"
     completion.save(path)
-    (chunk,) = faults.shards(path, "varp/features")
-    whole = chunk.read_bytes()
-    faults.flip_byte(chunk)
-    with pytest.raises(StoreError, match="varp/features is damaged"):
-        Completion.open(path)
-    chunk.unlink()
-    with pytest.raises(StoreError, match="a part of varp/features is missing; restore it"):
-        Completion.open(path)
-    chunk.write_bytes(whole)
+    for place in arrays(completion):
+        (chunk,) = faults.shards(path, place)
+        whole = chunk.read_bytes()
+        faults.flip_byte(chunk)
+        with pytest.raises(StoreError, match=f"{place} is damaged"):
+            Completion.open(path)
+        chunk.unlink()
+        with pytest.raises(StoreError, match=f"a part of {place} is missing; restore it"):
+            Completion.open(path)
+        chunk.write_bytes(whole)
     Completion.open(path)
-    del zarr.open_group(path)["varp/features"]
-    with pytest.raises(StoreError, match="varp/features is gone"):
-        Completion.open(path)
+    for place in arrays(completion):
+        shutil.move(path / place, tmp_path / "away")
+        with pytest.raises(StoreError, match=f"{place} is gone"):
+            Completion.open(path)
+        shutil.move(tmp_path / "away", path / place)
 
 
 def test_observations_are_no_completion(values: Any, tmp_path: Path) -> None:
@@ -357,8 +406,8 @@ def test_observations_are_no_completion(values: Any, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing(completion: Completion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the disk fills while P is written, the path stays free and the sentence says so."""
-    refused = faults.fill_disk_at(monkeypatch, "varp/features")
+    """When the disk fills while the features are written, the path stays free and the sentence says so."""
+    refused = faults.fill_disk_at(monkeypatch, next(iter(arrays(completion))))
     with pytest.raises(StoreError, match="the disk is full"):
         completion.save(tmp_path / "c.zarr")
     assert refused
