@@ -43,7 +43,7 @@ def sandwich(outer: NDArray[np.float64], inner: NDArray[np.float64], run: PanelM
 
 def outer_product(rows: NDArray[Any], run: PanelMap) -> NDArray[Any]:
     """``rows rows'`` of an (m, n) array, (m, m)."""
-    return _symmetric(_product_panel, run, rows, rows.T)
+    return _symmetric(_outer_panel, run, rows)
 
 
 def mirrored(lower: NDArray[Any], factor: float, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -78,6 +78,12 @@ def _symmetric(panel: Callable[..., NDArray[Any]], run: PanelMap, *arrays: NDArr
 def _product_panel(span: tuple[int, int], a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     left, right = span
     return a[left:] @ b[:, left:right]
+
+
+def _outer_panel(span: tuple[int, int], rows: NDArray[Any]) -> NDArray[Any]:
+    left, right = span
+    # A copy, for NumPy would take another routine for rows rows', where it can see that they are the same.
+    return rows[left:] @ np.ascontiguousarray(rows[left:right].T)
 
 
 def _sandwich_panel(span: tuple[int, int], outer: NDArray[Any], inner: NDArray[Any]) -> NDArray[Any]:
