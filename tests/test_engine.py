@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import signal
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
@@ -24,12 +25,14 @@ from distributed.comm import CommClosedError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rfmdist import fitting
 from rfmdist.engine import plan as planning
 from rfmdist.engine import run as running
 from rfmdist.engine import work
-from rfmdist.engine.plan import BLOCK_BYTES, equal_groups, plan_dense
+from rfmdist.engine.plan import BLOCK_BYTES, GROUPS, equal_groups, make_plan, plan_dense, plan_factored
 from rfmdist.engine.run import InProcess, OnClient, executor
-from rfmdist.errors import RfmdistError
+from rfmdist.errors import InputError, RfmdistError
+from rfmdist.features import factored
 from rfmdist.kernels.threads import Threads
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.ingest import ingest
@@ -37,6 +40,14 @@ from rfmdist.observations.split import split
 from rfmdist.observations.store import Observations
 
 FIXED = {"ridge": 0.1, "replacement": 1, "max_iter": 3, "tol": 0.0, "validation_fraction": 0, "offsets": None}
+DENSE = {"features": "dense"}
+KINDS = [
+    DENSE,
+    {"features": "dense", "sides": "both"},
+    {"features": "factored", "sides": "columns", "rank": 7},
+    {"features": "factored", "sides": "both", "rank": 7, "offsets": "both"},
+]
+"""How features are kept, and of which sides."""
 
 
 @pytest.fixture(scope="module", params=[1, 2, 4])
@@ -83,18 +94,22 @@ def movielens(movielens_100k: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut even small problems into 7 groups."""
+    """Cut even small problems into 7 groups, or more where features are factored; columns too."""
     monkeypatch.setattr(planning, "SMALL_GROUPS", 7)
+    monkeypatch.setattr(planning, "ENTRIES_PER_FEATURE", 1)
+    for module in (planning, fitting):
+        monkeypatch.setattr(module, "FACTORED_ENTRIES", 500)
 
 
 def fitted(observations: Any, client: Any = None, **parameters: Any) -> Any:
-    """Give the features after a short fit of fixed settings."""
-    return LinRFM(**{**FIXED, **parameters}).fit(observations, client=client).completion_.features
+    """Give the features after a short fit of fixed settings, exact ones unless told otherwise."""
+    return LinRFM(**{**FIXED, **DENSE, **parameters}).fit(observations, client=client).completion_.features
 
 
 def same(one: Any, other: Any) -> bool:
     """Tell whether features are the same bits."""
-    return one.unit == other.unit and np.array_equal(one.matrix, other.matrix)
+    names = ("unit", "matrix") if hasattr(one, "matrix") else ("factor", "offsets", "floor")
+    return type(one) is type(other) and all(np.array_equal(getattr(one, n), getattr(other, n)) for n in names)
 
 
 # ---- the plan -----------------------------------------------------------------------------------------------
@@ -113,7 +128,7 @@ def test_groups_cover_the_rows_once(counts: list[int], n: int) -> None:
     for groups in (plan_dense(counted(counts, n), "float32").groups, equal_groups(counted(counts, n))):
         assert [i for start, stop in groups for i in range(start, stop)] == list(range(len(counts)))
         assert all(start < stop for start, stop in groups)
-        assert len(groups) <= planning.GROUPS
+        assert len(groups) <= GROUPS
 
 
 def test_groups_are_of_about_equal_cost() -> None:
@@ -151,6 +166,107 @@ def test_peak_bytes_count_the_features_and_partials() -> None:
         assert least <= plan.peak_bytes <= 12 * least
 
 
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Give a function that sets the machine's free memory, in GiB."""
+
+    def set_free(gib: float) -> None:
+        memory = SimpleNamespace(available=int(gib * 2**30))
+        monkeypatch.setattr(planning.psutil, "virtual_memory", lambda: memory)
+
+    return set_free
+
+
+def planned(counts: list[int], n: int, **parameters: Any) -> Any:
+    """Give the plan that is made for float32 features."""
+    observations = counted(counts, n)
+    observations.dtype = np.dtype(np.float32)
+    return make_plan(observations, "float32", **parameters)
+
+
+def test_what_is_asked_for_is_planned(free: Callable[[float], None]) -> None:
+    """Features, sides and rank are taken as given."""
+    free(64)
+    for features in ("dense", "factored"):
+        for sides in ("columns", "both"):
+            plan = planned([30] * 5000, 1000, features=features, sides=sides, rank=9)
+            assert (plan.features, plan.sides, plan.why) == (features, sides, "as asked")
+            assert plan.rank == (9 if features == "factored" else 1000)
+    assert planned([30] * 5000, 1000, features="dense").sides == "columns"
+    assert planned([30] * 5000, 1000, features="factored").sides == "both"
+    assert planned([30] * 5000, 20, features="factored", rank=64).rank == 20
+
+
+def test_auto_takes_what_arrives_with_fewer_flops(free: Callable[[float], None]) -> None:
+    """A few columns with long rows stay exact; many columns are factored, and the reason tells the flops."""
+    free(64)
+    small, large = planned([10] * 300, 20), planned([100] * 20_000, 5000)
+    assert (small.features, small.sides, small.rank) == ("dense", "columns", 20)
+    assert (large.features, large.sides, large.rank) == ("factored", "both", 32)
+    for plan in (small, large):
+        assert re.fullmatch(r"\S+ flops an iteration against \S+ for exact features", plan.why)
+    assert planned([10] * 300, 20, rank=5).features == "factored"
+
+
+def test_memory_decides_on_the_sides(free: Callable[[float], None]) -> None:
+    """Where a factor of all rows takes more than half of what is free, columns alone; the reason says so."""
+    counts, both = [1] * 1_000_000, []
+    for gib in (64, 1.5):
+        free(gib)
+        both.append(planned(counts, 2000, features="factored"))
+    assert [plan.sides for plan in both] == ["both", "columns"]
+    assert "both sides need more memory than is free" in both[1].why
+    assert both[1].peak_bytes < 1.5 * 2**30 < 2 * both[0].peak_bytes
+
+
+def test_exact_features_that_memory_cannot_hold_are_factored(free: Callable[[float], None]) -> None:
+    """Fewer flops are no reason to fill the memory: the reason names the bytes that exact features would take."""
+    free(0.5)
+    plan = planned([2] * 20, 6000)
+    assert plan.features == "factored"
+    assert plan_dense(counted([2] * 20, 6000), "float32").peak_bytes > 0.25 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"features": "dense"}, r"exact features need about \d+\.\d GiB; 0\.1 GiB are free: use features='factored'"),
+        ({"features": "factored", "sides": "both"}, r"features of rank 32 need .* use sides='columns', a lower rank"),
+        (
+            {"features": "factored", "sides": "columns", "rank": 200},
+            r"features of rank 200 need .* use a lower rank or",
+        ),
+        ({}, r"features of rank 32 need about \d+\.\d GiB; 0\.1 GiB are free"),
+    ],
+)
+def test_too_little_memory_is_told(free: Callable[[float], None], asked: dict[str, Any], message: str) -> None:
+    """What cannot be held is refused before any work, with both figures and the ways out."""
+    free(0.1)
+    with pytest.raises(InputError, match=message):
+        planned([10] * 50_000, 100_000, **asked)
+
+
+def test_blocks_are_kept_where_they_fit(free: Callable[[float], None]) -> None:
+    """All blocks within a quarter of the free memory are kept, twice for two sides; otherwise none."""
+    kept = []
+    for gib, sides in ((64, "columns"), (64, "both"), (0.2, "both")):
+        free(gib)
+        kept.append(planned([50] * 100_000, 500, features="factored", sides=sides, rank=4).kept_bytes)
+    assert 12 * 5_000_000 <= kept[0] < 1.3 * 12 * 5_000_000
+    assert 1.9 * kept[0] < kept[1] < 2.1 * kept[0]
+    assert kept[2] == 0
+
+
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=300), st.sampled_from([5, 2000, 30_000]))
+@settings(max_examples=50, deadline=None)
+def test_factored_groups_cover_the_rows_once(counts: list[int], n: int) -> None:
+    """Groups follow each other and cover all rows; they are the same at any rank."""
+    for sides in ("columns", "both"):
+        plans = [plan_factored(counted(counts, n), "float32", sides, rank) for rank in ("auto", 1, 200)]
+        assert [i for start, stop in plans[0].groups for i in range(start, stop)] == list(range(len(counts)))
+        assert plans[0].groups == plans[1].groups == plans[2].groups
+
+
 # ---- the same bits anywhere ---------------------------------------------------------------------------------
 
 
@@ -179,42 +295,57 @@ def test_the_tree_is_fixed(client: Client, count: int, tree: str) -> None:
 
 
 @pytest.mark.usefixtures("many_groups")
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize(("power", "dtype"), [(0.5, "float32"), (1, "float64")])
-def test_same_bits_on_any_cluster(small: Observations, client: Client, power: float, dtype: str) -> None:
-    """Seven groups, and panels of the update, give in process and on 1, 2 and 4 workers the same bits."""
-    here = fitted(small, power=power, dtype=dtype)
-    assert len(plan_dense(small, dtype).groups) > 4
-    assert same(here, fitted(small, client, power=power, dtype=dtype))
+def test_same_bits_on_any_cluster(
+    small: Observations, client: Client, power: float, dtype: str, kind: dict[str, Any]
+) -> None:
+    """Seven groups or more, and panels of the update, give in process and on 1, 2 and 4 workers the same bits."""
+    here = LinRFM(**{**FIXED, **kind}, power=power, dtype=dtype).fit(small)
+    assert len(here.plan_.groups) > 4
+    assert same(here.completion_.features, fitted(small, client, power=power, dtype=dtype, **kind))
 
 
 @pytest.mark.usefixtures("many_groups")
 @pytest.mark.parametrize("client", [2], indirect=True)
-def test_all_stages_run_on_a_cluster(rng: np.random.Generator, client: Client) -> None:
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_all_stages_run_on_a_cluster(rng: np.random.Generator, client: Client, kind: dict[str, Any]) -> None:
     """Choosing, fitting, refitting and scoring of observations in memory give the same numbers on a cluster."""
     observations = Observations.from_scipy(oracles.as_sparse(oracles.sparse_problem(rng, 80, 50)))
     split(observations, test=0.2)
-    here, there = (LinRFM(max_iter=8).fit(observations, client=where) for where in (None, client))
+    here, there = (LinRFM(**kind, max_iter=8).fit(observations, client=where) for where in (None, client))
     assert same(here.completion_.features, there.completion_.features)
-    assert [h.validation_rmse for h in here.history_[:-8]] == [h.validation_rmse for h in there.history_[:-8]]
+    assert {h.stage for h in here.history_} == {"try", "fit", "refit"}
+    errors = [[h.validation_rmse for h in model.history_] for model in (here, there)]
+    assert np.array_equal(*errors, equal_nan=True)
     assert here.completion_.score().rmse == there.completion_.score(client=client).rmse
 
 
-def test_same_bits_on_movielens(movielens: Observations, client: Client) -> None:
-    """P after 3 iterations on MovieLens 100K is the same bits in process and on 1, 2 and 4 workers."""
-    assert same(fitted(movielens, offsets="both"), fitted(movielens, client, offsets="both"))
+@pytest.mark.parametrize("kind", [DENSE, *KINDS[2:]], ids=str)
+def test_same_bits_on_movielens(
+    movielens: Observations, client: Client, kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features after 3 iterations on MovieLens 100K are the same bits in process and on 1, 2 and 4 workers."""
+    for module in (planning, fitting):
+        monkeypatch.setattr(module, "FACTORED_ENTRIES", 20_000)
+    given = {**kind, "offsets": "both"}
+    assert same(fitted(movielens, **given), fitted(movielens, client, **given))
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("name", ["small", "movielens"])
 def test_same_bits_on_any_number_of_threads(
-    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    name: str, kind: dict[str, Any], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P after 3 iterations in process is the same bits on 1, 2 and 3 threads."""
+    """Features after 3 iterations in process are the same bits on 1, 2 and 3 threads; long rows are shared."""
+    monkeypatch.setattr(factored, "HEAVY", 20)
+    monkeypatch.setattr(factored, "PIECE_ENTRIES", 64)
     found = []
     for count in (1, 2, 3):
         monkeypatch.setattr(running, "cores", lambda c=count: c)
         with executor() as run:
             assert run._threads.count == count
-        found.append(fitted(request.getfixturevalue(name)))
+        found.append(fitted(request.getfixturevalue(name), **kind))
     assert same(found[0], found[1])
     assert same(found[0], found[2])
 
@@ -253,22 +384,27 @@ def test_nothing_is_left_on_the_workers(small: Observations, client: Client) -> 
 
 
 @pytest.mark.usefixtures("many_groups")
+@pytest.mark.parametrize("kind", [DENSE, KINDS[3]], ids=str)
 def test_a_worker_dies_within_a_task(
-    small: Observations, mortal: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Observations, mortal: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: dict[str, Any]
 ) -> None:
     """The lost groups are done again: the same bits as without the death."""
-    undisturbed = fitted(small)
+    undisturbed = fitted(small, **kind)
     monkeypatch.setattr(work, "iterate", partial(iterate_and_die, str(tmp_path)))
-    assert same(undisturbed, fitted(small, mortal))
+    assert same(undisturbed, fitted(small, mortal, **kind))
     assert (tmp_path / "died").exists()
     assert nothing_left(mortal)
 
 
 @pytest.mark.usefixtures("many_groups")
-@pytest.mark.parametrize("victims", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_workers_die_between_iterations(small: Observations, mortal: Client, victims: int) -> None:
+@pytest.mark.parametrize(
+    ("victims", "kind"), [pytest.param(1, DENSE, marks=pytest.mark.slow), (2, DENSE), (2, KINDS[3])], ids=str
+)
+def test_workers_die_between_iterations(
+    small: Observations, mortal: Client, victims: int, kind: dict[str, Any]
+) -> None:
     """Data that only the dead workers held is sent anew: the same bits as without the deaths."""
-    undisturbed = fitted(small)
+    undisturbed = fitted(small, **kind)
     processes = list(mortal.run(os.getpid).values())[:victims]
 
     def kill(iteration: Any) -> None:
@@ -277,7 +413,7 @@ def test_workers_die_between_iterations(small: Observations, mortal: Client, vic
                 os.kill(process, signal.SIGKILL)
             gone(mortal, processes)
 
-    assert same(undisturbed, fitted(small, mortal, callbacks=[kill]))
+    assert same(undisturbed, fitted(small, mortal, **kind, callbacks=[kill]))
     assert nothing_left(mortal)
 
 
@@ -358,16 +494,27 @@ def suicide(group: tuple[int, int], threads: Any) -> None:
 @pytest.mark.parametrize(("rows", "power", "form"), [(900, 0.5, "product"), (900, 1.0, "product"), (6000, 0.5, "gram")])
 def test_a_fit_holds_no_more_than_planned(rows: int, power: float, form: str) -> None:
     """The peak of all arrays of a whole fit is below the plan's, and not by more than a half."""
-    n = 1500
-    observed = sp.random_array((rows, n), density=4000 / (rows * n) * 3, rng=np.random.default_rng(0))
-    model = LinRFM(power=power, ridge=0.5, replacement=1.0, offsets=None, max_iter=4)
+    plan, peak = peak_of(sp.random_array((rows, 1500), density=12_000 / (rows * 1500), rng=0), **DENSE, power=power)
+    assert plan.form == form
+    assert 0.5 * (plan.peak_bytes - BLOCK_BYTES) <= peak <= plan.peak_bytes
+
+
+@pytest.mark.parametrize("sides", ["columns", "both"])
+@pytest.mark.parametrize("shape", [(100_000, 30_000), (10_000, 100_000)])
+def test_a_factored_fit_holds_no_more_than_planned(shape: tuple[int, int], sides: str) -> None:
+    """The peak of all arrays is below the plan's with the blocks that it keeps, and not by more than two thirds."""
+    given = {"features": "factored", "sides": sides, "rank": 100}
+    plan, peak = peak_of(sp.random_array(shape, density=100_000 / np.prod(shape), rng=0), **given)
+    assert (plan.peak_bytes - BLOCK_BYTES) / 3 <= peak <= plan.peak_bytes + plan.kept_bytes
+
+
+def peak_of(observed: Any, **parameters: Any) -> tuple[Any, int]:
+    """Give the plan and the traced peak of a whole fit, refit included, without the observations themselves."""
+    model = LinRFM(ridge=0.5, replacement=1.0, offsets=None, max_iter=4, **parameters)
     observations = Observations.from_scipy(observed)
     tracemalloc.start()
     try:
         model.fit(observations)
-        peak = tracemalloc.get_traced_memory()[1]
+        return model.plan_, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert model.plan_.form == form
-    assert peak <= model.plan_.peak_bytes
-    assert peak >= 0.5 * (model.plan_.peak_bytes - BLOCK_BYTES)
