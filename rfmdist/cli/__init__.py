@@ -133,7 +133,7 @@ def split(
 def info(store: Store, as_json: Json = False) -> None:
     """Tell what a store or a completion holds.
 
-    Also what an exact fit of it would take.
+    Also what an exact and a factored fit of it would take.
     """
     from rfmdist.cli.facts import store_facts
     from rfmdist.cli.show import show
