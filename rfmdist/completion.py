@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import dask.array as da
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from rfmdist import serving
@@ -29,6 +27,9 @@ from rfmdist.observations.offsets import row_offsets
 from rfmdist.observations.store import Observations
 from rfmdist.observations.targets import Targets
 from rfmdist.saving import read_completion, write_completion
+
+if TYPE_CHECKING:  # imported where it is used
+    import dask.array as da
 
 Ids = Any
 RECOMMENDED = ("row", "rank", "column", "prediction")
@@ -112,6 +113,9 @@ class Completion:
         InputError
             If ``start`` is negative or beyond ``stop``.
         """
+        import dask.array as da
+        from dask.delayed import delayed
+
         n, last = self.shape[1], self.shape[0] if stop is None else min(stop, self.shape[0])
         if not 0 <= start <= last:
             raise InputError(f"rows {start} to {last} are not a range within 0 to {self.shape[0]}")

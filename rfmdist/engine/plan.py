@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 
+from rfmdist.engine.run import sums_held
 from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
 from rfmdist.kernels.threads import cores
@@ -175,7 +176,7 @@ def _factored_bytes(m: int, n: int, rank: int, itemsize: int, sides: Sides, grou
     flight = BLOCK_ROWS * rank * itemsize + BLOCK_BYTES
     if sides == "both":
         return 3 * right + 2 * max(left, right) + left + flight
-    partials = (1 + (groups - 1).bit_length()) * (right + 16 * n)
+    partials = sums_held(groups) * (right + 16 * n)
     return 2 * right + max(partials, right) + right + flight
 
 
@@ -203,7 +204,7 @@ def _peak_bytes(n: int, itemsize: int, form: Form, power: float, groups: int, sl
     """Most bytes a fit in process holds at once, beside Python and its libraries."""
     features, sums = n * n * itemsize, n * n * 8
     kept = 3 * features  # P, that of the best iterate, and that of the fit while it is repeated
-    partials = (1 + (groups - 1).bit_length()) * sums  # one a level of the tree
+    partials = sums_held(groups) * sums
     slab = slab_rows * n * itemsize if form == "product" else 0
     solves = longest**2 * itemsize * cores()
     update = sums + features  # the total and the next P

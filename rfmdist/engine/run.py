@@ -17,6 +17,8 @@ from rfmdist.errors import RfmdistError
 from rfmdist.kernels.threads import Threads, cores, one_blas_thread
 
 Group = tuple[int, int]
+FAN = 8
+"""Branches of the tree at each level, summed one after another: 64 groups hold three sums at once, not seven."""
 ATTEMPTS = 3
 """Times a step is sent anew after workers were lost together with data that only they held."""
 RESTART_SECONDS = 60
@@ -51,9 +53,10 @@ class InProcess:
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
         if len(groups) == 1:
             return function(groups[0], *shared, self._threads)
-        half = _half(len(groups))
-        total = self.reduce(function, groups[:half], *shared)
-        total += self.reduce(function, groups[half:], *shared)
+        first, *others = _branches(groups)
+        total = self.reduce(function, first, *shared)
+        for branch in others:
+            total += self.reduce(function, branch, *shared)
         return total
 
     def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
@@ -92,9 +95,11 @@ class OnClient:
     def _tree(self, function: Callable[..., Any], groups: Sequence[Group], handles: list[Any]) -> Any:
         if len(groups) == 1:
             return self._group(function, groups[0], handles)
-        half = _half(len(groups))
-        parts = self._tree(function, groups[:half], handles), self._tree(function, groups[half:], handles)
-        return self._client.submit(add, *parts, pure=False)
+        first, *others = _branches(groups)
+        total = self._tree(function, first, handles)
+        for branch in others:
+            total = self._client.submit(add, total, self._tree(function, branch, handles), pure=False)
+        return total
 
     def _computed(self, submit: Callable[[list[Any]], list[Any]], shared: Sequence[Any]) -> list[Any]:
         """Submit tasks and gather their results.
@@ -154,9 +159,20 @@ def all_threads() -> Iterator[Threads]:
         threads.close()
 
 
-def _half(size: int) -> int:
-    """Where the tree parts ``size`` groups: at the largest power of two below."""
-    return 1 << ((size - 1).bit_length() - 1)
+def sums_held(groups: int) -> int:
+    """Sums that are held at once in process: one a level of the tree, and that of the group at work."""
+    levels = 0
+    while FAN**levels < groups:
+        levels += 1
+    return 1 + levels
+
+
+def _branches(groups: Sequence[Group]) -> list[Sequence[Group]]:
+    """Cut groups into at most `FAN` branches of the tree, as even as whole subtrees allow."""
+    width = 1
+    while width * FAN < len(groups):
+        width *= FAN
+    return [groups[i : i + width] for i in range(0, len(groups), width)]
 
 
 def _run_group(function: Callable[..., Any], group: Group, *shared: Any) -> Any:

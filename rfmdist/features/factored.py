@@ -130,7 +130,7 @@ class FactoredFeatures:
         return solution
 
     def accumulate(self, partial: Partial, block: RowBlock, solution: Solution, step: Step, threads: Threads) -> None:
-        """Add the block's B'B and R'B; where features cross, append its rows of Z Q.
+        """Add the block's B'B and R'B; where features cross, append its rows of Z Q / √n.
 
         Z = B U' + w R, and Z applied to the features' own basis Q is B (U'U + w δ I) K^-T with U'U = K K': no
         product with the sparse residuals is needed.
@@ -139,7 +139,8 @@ class FactoredFeatures:
         partial.sums["squares"] += np.vdot(residual, residual)
         partial.sums["gram"] += tall_gram(solution.rows, solution.rows)
         if step.crossing:
-            partial.rows.append((tall_product(solution.rows, self._into_basis(step)), solution.intercepts.copy()))
+            basis = self._into_basis(step) / np.sqrt(self.size)
+            partial.rows.append((tall_product(solution.rows, basis), solution.intercepts.copy()))
             return
         least, most = CROSS_PANELS
         panels = min(max(self.factor.nbytes // CROSS_PANEL_BYTES, least), most)
@@ -176,13 +177,11 @@ class FactoredFeatures:
                 parts = [list(part) for part in zip(*total.rows, strict=True)]
                 total.rows.clear()
                 root, offsets, shrinkage = _joined(parts[0]), _joined(parts[1]), self.shrinkage[::-1]
-                gram, divisor = tall_gram(root, root) / self.size, self.size
-                root = tall_product(root, _power_root(gram, floor, power) / np.sqrt(divisor))
             else:
                 root, offsets, shrinkage = self._nystrom(total, rows, step), self._next_offsets(total), self.shrinkage
-                gram, divisor = tall_gram(root, root), rows
-                if power > 1:
-                    root = tall_product(root, _power_root(gram, floor, power))
+            gram, divisor = tall_gram(root, root), self.size if step.crossing else rows
+            if power > 1:
+                root = tall_product(root, _power_root(gram, floor, power))
             others = len(root) - len(gram)
             left_out = (self._squares(total, step) / divisor - float(np.trace(gram))) / others if others > 0 else 0.0
         return type(self)(root, offsets.astype(root.dtype), shrinkage, (floor + max(left_out, 0.0)) ** power)
@@ -300,8 +299,6 @@ def _root(gram: Square, dtype: np.dtype[Any]) -> Square:
 
 def _power_root(gram: Square, floor: float, power: int) -> Square:
     """F with C F F' C' = (C C' + floor I)^power - floor^power I, where C'C = ``gram``: C times F is the new U."""
-    if power == 1:
-        return np.eye(len(gram))
     polynomial, raised = np.zeros_like(gram), np.eye(len(gram))
     for j in range(1, power + 1):
         polynomial += comb(power, j) * floor ** (power - j) * raised

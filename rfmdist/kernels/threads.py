@@ -75,7 +75,7 @@ class Threads:
         It is the same memory each time: fresh pages cost the system more than filling them costs us.
         """
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        if size > len(self._scratch.get(name, b"")):
+        if name not in self._scratch or size > len(self._scratch[name]):
             self._scratch[name] = np.empty(size, np.uint8)
         return self._scratch[name][:size].view(dtype).reshape(shape)
 

@@ -15,8 +15,8 @@ from rfmdist.observations.layout import FILL, SHARD, create_array, index_dtype, 
 if TYPE_CHECKING:
     from rfmdist.observations.store import Observations
 
-BUFFER_BYTES = 1 << 29
-"""Bytes of the entries that one pass over the store puts in order, one shard at least."""
+BUFFER_BYTES, PASSES = 1 << 26, 8
+"""Bytes of the entries that one pass over the store puts in order: more only where that would take over 8 passes."""
 READ_ENTRIES = 1 << 21
 """Entries read at a time."""
 
@@ -35,7 +35,8 @@ def write_by_column(source: Observations, matrix: zarr.Group, name: str) -> None
     dtypes = {"indices": index_dtype(m), "data": source.dtype}
     if source.has_split:
         dtypes["split"] = np.dtype(np.uint8)
-    step = max(1, BUFFER_BYTES // sum(dtype.itemsize for dtype in dtypes.values()) // SHARD) * SHARD
+    itemsize = sum(dtype.itemsize for dtype in dtypes.values())
+    step = -(-max(BUFFER_BYTES // itemsize, size // PASSES) // SHARD) * SHARD
     with in_place(matrix, name, source.name) as temporary:
         group = matrix.create_group(temporary, attributes=matrix_attributes((n, m)))
         arrays = {part: create_array(group, part, size, dtype, FILL[part]) for part, dtype in dtypes.items()}

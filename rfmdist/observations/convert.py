@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
-import sparse
 import zarr
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
 from rfmdist.observations.blocks import RowBlock
-from rfmdist.observations.ids import check_ids
 from rfmdist.observations.layout import SHARD
 from rfmdist.observations.writer import DuplicateEntryError, StoreWriter
+
+if TYPE_CHECKING:  # imported where they are used
+    import dask.array as da
+    import pandas as pd
+    import sparse
 
 
 def write_scipy(matrix: Any, path: str | Path | None, row_ids: Any, column_ids: Any, *, overwrite: bool) -> zarr.Group:
     """Write a scipy sparse matrix as a store and return its root."""
+    from rfmdist.observations.ids import check_ids
+
     coo = _two_dimensional(matrix)
     rows, columns, values = coo.row, coo.col, coo.data
     if not _in_order(rows, columns):
@@ -45,6 +48,8 @@ def write_dask(
     array: da.Array, path: str | Path | None, row_ids: Any, column_ids: Any, *, overwrite: bool
 ) -> zarr.Group:
     """Write a dask array of sparse blocks as a store, a block of rows at a time, and return its root."""
+    from rfmdist.observations.ids import check_ids
+
     if array.ndim != 2 or any(np.isnan(s) for s in array.shape):
         raise InputError("from_dask needs a two-dimensional array of known shape; compute its chunk sizes first")
     shape = (int(array.shape[0]), int(array.shape[1]))
@@ -65,6 +70,8 @@ def as_csr(block: RowBlock, n: int) -> sp.csr_array:
 
 def as_sparse(block: RowBlock, n: int) -> sparse.COO:
     """Return a block of an m × n matrix in the sparse package's form."""
+    import sparse
+
     coordinates = np.stack([block.rows - block.start, block.indices])
     return sparse.COO(coordinates, block.values, shape=(block.stop - block.start, n), sorted=True)
 
@@ -111,6 +118,8 @@ def _joined(parts: list[Any], widths: tuple[int, ...]) -> tuple[NDArray[Any], ND
 
 def _as_coo(block: Any) -> sp.coo_array:
     """Return a block of a dask array as scipy's COO."""
+    import sparse
+
     if isinstance(block, sparse.SparseArray):
         coo = block.asformat("coo")
         return sp.coo_array((coo.data, (coo.coords[0], coo.coords[1])), shape=coo.shape)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rfmdist.observations.blocks import Role, RowBlock
 from rfmdist.observations.layout import index_dtype
@@ -12,18 +16,22 @@ from rfmdist.observations.store import Observations
 
 HELD_BYTES = 1 << 28
 """Bytes of entries that are held for several passes, rather than read again at each."""
+ALIGNMENT, SPARE = 8, 1 << 20
+"""Where arrays may begin, and room for what that leaves empty."""
 Pair = tuple[RowBlock, RowBlock | None]
 
 
 class KeptBlocks:
     """Pairs of blocks by their range of rows; several threads may ask and offer at once.
 
-    A pickled one arrives empty: a worker reads for itself what it needs.
+    They are copied into one slab: kept where they were made, they would hold apart the memory that comes free
+    between them, half as much again. A pickled one arrives empty: a worker reads for itself what it needs.
     """
 
     def __init__(self) -> None:
         self._pairs: dict[tuple[int, int], Pair] = {}
-        self._size = 0
+        self._slab: NDArray[np.uint8] | None = None
+        self._end = self.size = 0
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[KeptBlocks], tuple[()]]:
@@ -38,10 +46,25 @@ class KeptBlocks:
         size = sum(block.nbytes for block in pair if block is not None)
         with self._lock:
             kept = self._pairs.get((start, stop))
-            if kept is None and self._size + size <= limit:
-                self._pairs[start, stop] = pair
-                self._size += size
+            if kept is None and self.size + size <= limit:
+                if self._slab is None:
+                    self._slab = np.empty(limit + SPARE, np.uint8)  # pages that are not written take no memory
+                block, scored = pair
+                kept = self._copied(block), None if scored is None else self._copied(scored)
+                self._pairs[start, stop] = kept
         return kept or pair
+
+    def _copied(self, block: RowBlock) -> RowBlock:
+        return RowBlock(block.start, block.stop, *map(self._placed, (block.indptr, block.indices, block.values)))
+
+    def _placed(self, array: NDArray[Any]) -> NDArray[Any]:
+        assert self._slab is not None
+        start = -(-self._end // ALIGNMENT) * ALIGNMENT
+        self._end = start + array.nbytes
+        self.size += array.nbytes
+        place = self._slab[start : self._end].view(array.dtype)
+        place[:] = array
+        return place
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,18 @@ inside ``X`` (it ignores what it does not know there) and the offsets under ``un
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, VLenUTF8Codec
 from zarr.core.dtype import VariableLengthUTF8
 
 from rfmdist.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1
 CHUNK = 1 << 19

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
 from rfmdist.errors import StoreError
 from rfmdist.observations.layout import AGAIN, FILL, FORMAT, LOST_ID, Order
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def read_entries(root: zarr.Group, store: str, order: Order, name: str, low: int, high: int) -> NDArray[Any]:
@@ -31,6 +33,8 @@ def read_entries(root: zarr.Group, store: str, order: Order, name: str, low: int
 
 def read_ids(root: zarr.Group, store: str, frame: str) -> pd.Index[Any]:
     """Read the ids of ``obs`` or ``var``."""
+    import pandas as pd
+
     values = _read(root, store, f"{frame}/_index", slice(None))
     if (values == LOST_ID[values.dtype.kind]).any():
         raise StoreError(f"{store}: a part of the ids in {frame} is missing; {AGAIN}")

@@ -6,15 +6,11 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import dask.array as da
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
-import sparse
 import zarr
-from dask.delayed import delayed
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
@@ -24,9 +20,13 @@ from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, pars
 from rfmdist.observations.by_column import write_by_column
 from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_scipy
 from rfmdist.observations.draws import HoldOut
-from rfmdist.observations.ids import codes_of
 from rfmdist.observations.layout import BY_COLUMN, BY_ROW, DICTIONARY, SHARD, Order
 from rfmdist.observations.reading import check_format, first_line, read_entries, read_floats, read_ids
+
+if TYPE_CHECKING:  # imported where they are used: together they take 90 MB and a second
+    import dask.array as da
+    import pandas as pd
+    import sparse
 
 BLOCK_ENTRIES = 1 << 20
 """Entries a row block holds at most, unless one row holds more: 8-16 MB."""
@@ -290,10 +290,14 @@ class Observations:
 
     def row_codes(self, ids: Any) -> NDArray[np.int64]:
         """Codes of row ids, -1 for ids that are not known."""
+        from rfmdist.observations.ids import codes_of
+
         return codes_of(self.row_ids, ids)
 
     def column_codes(self, ids: Any) -> NDArray[np.int64]:
         """Codes of column ids, -1 for ids that are not known."""
+        from rfmdist.observations.ids import codes_of
+
         return codes_of(self.column_ids, ids)
 
     def to_scipy(self, roles: str | Role | Iterable[str | Role] = ALL_ROLES) -> sp.csr_array:
@@ -305,6 +309,10 @@ class Observations:
 
     def to_dask(self, roles: str | Role | Iterable[str | Role] = ALL_ROLES) -> da.Array:
         """Lazy dask array of shape (m, n) whose blocks are `sparse.COO`, one a row block; reads nothing yet."""
+        import dask.array as da
+        import sparse
+        from dask.delayed import delayed
+
         wanted, n = parse_roles(roles), self.shape[1]
         meta = sparse.COO(np.zeros((2, 0), np.int64), np.zeros(0, self.dtype), shape=(0, 0))
         blocks = [

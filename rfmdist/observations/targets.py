@@ -64,6 +64,11 @@ class Targets:
         pointers = 2 * m * np.dtype(np.int64).itemsize * (2 if self.scored else 1)  # blocks of one row have two
         return entries * (index_dtype(n).itemsize + itemsize) + pointers
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the blocks kept so far."""
+        return self._kept.size
+
     def transposed(self) -> Targets:
         """Return the targets of the transposed matrix, read by columns (see `Observations.by_column`); none is scored.
 

@@ -7,10 +7,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore, MemoryStore
@@ -18,6 +17,9 @@ from zarr.storage import LocalStore, MemoryStore
 from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.files import check_destination, replace_folder, settle_writes
 from rfmdist.observations.layout import FILL, FORMAT, SHARD, create_array, create_root, index_dtype, write_ids
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class DuplicateEntryError(InputError):
