@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
@@ -22,14 +21,14 @@ from rfmdist.engine.run import executor
 from rfmdist.errors import InputError
 from rfmdist.features.protocol import Features, Scores, Step
 from rfmdist.observations.blocks import Offsets, Role
-from rfmdist.observations.ids import as_given
 from rfmdist.observations.offsets import row_offsets
 from rfmdist.observations.store import Observations
 from rfmdist.observations.targets import Targets
 from rfmdist.saving import read_completion, write_completion
 
-if TYPE_CHECKING:  # imported where it is used
+if TYPE_CHECKING:  # imported where they are used: a fit needs neither
     import dask.array as da
+    import pandas as pd
 
 Ids = Any
 RECOMMENDED = ("row", "rank", "column", "prediction")
@@ -208,6 +207,8 @@ class Completion:
         InputError
             If an id or a code is not known, or ``k`` is not a positive whole number.
         """
+        import pandas as pd
+
         wanted = None if rows is None else pd.unique(np.ravel(self._codes(rows, 0, codes)))
         frames = self.recommendations(wanted, k, exclude_observed=exclude_observed, codes=True)
         frame = pd.concat(frames, ignore_index=True)
@@ -223,6 +224,8 @@ class Completion:
 
         Parameters and columns are those of `recommend`; there is one frame at least, which may be empty.
         """
+        import pandas as pd
+
         k = _checked_count(k)
         wanted = np.arange(self.shape[0]) if rows is None else np.unique(self._codes(rows, 0, codes))
         parts = serving.greatest_predictions(self, wanted, k, exclude_observed)
@@ -254,6 +257,8 @@ class Completion:
         InputError
             If an id or a code is not known, or ``k`` is not a positive whole number.
         """
+        import pandas as pd
+
         wanted = pd.unique(np.ravel(self._codes(columns, 1, codes)))
         ranked = serving.most_similar(self.features, wanted, _checked_count(k))
         frame = pd.DataFrame(dict(zip(SIMILAR, ranked, strict=True)))
@@ -323,6 +328,8 @@ class Completion:
 
     def _codes(self, given: Ids, axis: int, codes: bool) -> NDArray[np.int64]:
         """Codes of ids along an axis, all of them known."""
+        from rfmdist.observations.ids import as_given
+
         what, size = ("row", "column")[axis], self.shape[axis]
         array = np.asarray(given) if codes else as_given(given)
         if codes:

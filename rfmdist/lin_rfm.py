@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self
 
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
-
 from rfmdist.engine.plan import FeatureKind, Sides, make_plan
 from rfmdist.engine.run import executor
 from rfmdist.errors import InputError
+from rfmdist.estimator import Estimator
 from rfmdist.fitting import Fit
 from rfmdist.observations.blocks import FITTED_ROLES
 from rfmdist.observations.offsets import OffsetKind
@@ -21,7 +19,7 @@ from rfmdist.progress import Iteration
 Callback = Callable[[Iteration], "bool | None"]
 
 
-class LinRFM(BaseEstimator):
+class LinRFM(Estimator):
     """Matrix completion with learned features: lin-RFM, arXiv 2401.04553, Algorithm 1 for observed entries.
 
     Each iteration solves every row by ridge regression with the feature matrix P, then sets P to a power of the
@@ -201,7 +199,7 @@ class LinRFM(BaseEstimator):
 
     def predict(self, rows: Any, columns: Any, *, codes: bool = False) -> Any:
         """Predict entries by id or code; see `Completion.predict`."""
-        check_is_fitted(self, "completion_")
+        self._check_fitted("completion_")
         return self.completion_.predict(rows, columns, codes=codes)
 
     def score(self, observations: Any, y: Any = None) -> float:
@@ -209,7 +207,7 @@ class LinRFM(BaseEstimator):
 
         Rows and columns of Observations are matched by id, those of a scipy matrix by place.
         """
-        check_is_fitted(self, "completion_")
+        self._check_fitted("completion_")
         by_place = not isinstance(observations, Observations)
         given = Observations.from_scipy(observations) if by_place else observations
         coo = given.to_scipy().tocoo()
