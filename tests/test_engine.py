@@ -30,7 +30,7 @@ from rfmdist.engine import plan as planning
 from rfmdist.engine import run as running
 from rfmdist.engine import work
 from rfmdist.engine.plan import BLOCK_BYTES, GROUPS, equal_groups, make_plan, plan_dense, plan_factored
-from rfmdist.engine.run import InProcess, OnClient, executor
+from rfmdist.engine.run import InProcess, OnClient, executor, sums_held
 from rfmdist.errors import InputError, RfmdistError
 from rfmdist.features import factored
 from rfmdist.kernels.threads import Threads
@@ -286,12 +286,35 @@ class Named:
 
 
 @pytest.mark.parametrize("client", [2], indirect=True)
-@pytest.mark.parametrize(("count", "tree"), [(1, "0"), (4, "((0+1)+(2+3))"), (6, "(((0+1)+(2+3))+(4+5))")])
+@pytest.mark.parametrize(("count", "tree"), [(1, "0"), (3, "((0+1)+2)"), (10, "((((((((0+1)+2)+3)+4)+5)+6)+7)+(8+9))")])
 def test_the_tree_is_fixed(client: Client, count: int, tree: str) -> None:
-    """Groups are summed pairwise in one order, in process as on a cluster."""
+    """Groups are summed in one order, eight branches a level, in process as on a cluster."""
     groups = [(i, i + 1) for i in range(count)]
     assert InProcess(Threads(1)).reduce(leaf, groups).name == tree
     assert OnClient(client).reduce(leaf, groups).name == tree
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 64, 100])
+def test_no_more_sums_are_held_than_foreseen(count: int) -> None:
+    """In process the tree holds as many sums at once as the plan counts bytes for."""
+    alive: list[int] = []
+
+    class Sum:
+        held = 0
+
+        def __init__(self) -> None:
+            Sum.held += 1
+            alive.append(Sum.held)
+
+        def __iadd__(self, other: Sum) -> Sum:
+            return self
+
+        def __del__(self) -> None:
+            Sum.held -= 1
+
+    InProcess(Threads(1)).reduce(lambda *_: Sum(), [(i, i + 1) for i in range(count)])
+    assert len(alive) == count
+    assert max(alive) == sums_held(count)
 
 
 @pytest.mark.usefixtures("many_groups")

@@ -43,7 +43,7 @@ def completed(values: Any, features: FactoredFeatures, step: Step) -> tuple[Any,
 @pytest.mark.parametrize("floor", [0.0, 0.4])
 @pytest.mark.parametrize("step", STEPS)
 def test_rows_in_the_features_basis(rng: np.random.Generator, step: Step, floor: float) -> None:
-    """Z U = B (U'U + w δ I): what crosses is Z Q, without any product with the sparse residuals."""
+    """Z U = B (U'U + w δ I): what crosses is Z Q / √n, without any product with the sparse residuals."""
     values = oracles.sparse_problem(rng, 40, 30)
     features = random_features(rng, 30, 6, floor)
     z, solved = completed(values, features, step)
@@ -51,7 +51,7 @@ def test_rows_in_the_features_basis(rng: np.random.Generator, step: Step, floor:
     assert oracles.distance(solved @ (features.gram + weight * np.eye(6)), z @ features.factor) < 1e-12
     _, total = halves.solved(features, values, halves.both(step))
     basis = features.factor @ np.linalg.inv(np.linalg.cholesky(features.gram)).T
-    assert oracles.distance(np.vstack([rows for rows, _ in total.rows]), z @ basis) < 1e-11
+    assert oracles.distance(np.vstack([rows for rows, _ in total.rows]), z @ basis / np.sqrt(30)) < 1e-11
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.4])
