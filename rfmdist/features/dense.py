@@ -158,14 +158,14 @@ class DenseFeatures:
         return self
 
     def distance(self, other: DenseFeatures) -> float:
-        """Relative change ‖P − other‖ / ‖P‖ in the Frobenius norm, summed in float64."""
+        """Relative change ‖P − other‖ / ‖P‖ in the Frobenius norm, summed in float64; 1 where P has vanished."""
         ratio, change, size = other.unit / self.unit, 0.0, 0.0
         for top, bottom in spans(self.size, PANEL):
             ours = self.matrix[top:bottom].astype(np.float64)
             size += float(np.vdot(ours, ours))
             ours -= ratio * other.matrix[top:bottom]
             change += float(np.vdot(ours, ours))
-        return float(np.sqrt(change / size)) if size else 0.0 if change == 0 else float("inf")
+        return float(np.sqrt(change / size)) if size else float(change > 0)
 
     def _multiply(
         self, block: RowBlock, solution: NDArray[Any], extra: float, out: NDArray[Any], threads: Threads

@@ -195,12 +195,12 @@ class FactoredFeatures:
         return replace(self, factor=np.concatenate([self.factor, more.astype(self.factor.dtype)], axis=1))
 
     def distance(self, other: Self) -> float:
-        """Relative change ‖U U' - other‖ / ‖U U'‖ in the Frobenius norm, summed in float64."""
+        """Relative change ‖U U' - other‖ / ‖U U'‖ in the Frobenius norm, in float64; 1 where U has vanished."""
         with one_blas_thread():
             mixed = tall_gram(self.factor, other.factor)
         size = float(np.sum(self.gram**2))
         change = max(size + float(np.sum(other.gram**2)) - 2 * float(np.sum(mixed**2)), 0.0)
-        return float(np.sqrt(change / size)) if size else 0.0 if change == 0 else float("inf")
+        return float(np.sqrt(change / size)) if size else float(change > 0)
 
     # ---- inside -----------------------------------------------------------------------------------------------
 
