@@ -374,6 +374,15 @@ def test_values_whose_squares_leave_float64_are_refused(values: Any, factor: flo
         LinRFM().fit(oracles.as_sparse(values * factor))
 
 
+@pytest.mark.parametrize("kind", [{}, *KINDS], ids=str)
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_values_that_are_all_the_same(rng: np.random.Generator, value: float, kind: dict[str, Any]) -> None:
+    """Offsets explain a constant, nothing is left to the features: it is completed with that constant."""
+    values = np.where(rng.random((30, 20)) < 0.4, value, np.nan)
+    found = LinRFM(**kind).fit(oracles.as_sparse(values)).completion_.predict_block().compute()
+    assert np.array_equal(found, np.full((30, 20), value))
+
+
 def test_nothing_to_fit_is_refused() -> None:
     """Without any training entry the fit says so."""
     with pytest.raises(InputError, match="there are no training entries to fit"):
