@@ -214,12 +214,14 @@ class FactoredFeatures:
         return np.asarray(solve_triangular(_root(self.gram, self.factor.dtype), mixed, lower=True).T)
 
     def _nystrom(self, total: Partial, rows: int, step: Step) -> NDArray[Any]:
-        """Z'B K^-T / √m with Z'B = U B'B + w R'B."""
-        gram, delta = total.sums["gram"], step.ridge + self.floor
-        inverse = np.linalg.inv(_root(gram, self.factor.dtype)).T / np.sqrt(rows)
-        root = tall_product(self.factor, gram @ inverse)
-        if delta > 0:
-            root += tall_product(total.sums["cross"], self._weight(step) / delta * inverse)
+        """Z'B K^-T / √m with Z'B = U B'B + w R'B; it takes the place of R'B in ``total``."""
+        gram, delta, dtype = total.sums["gram"], step.ridge + self.floor, self.factor.dtype
+        inverse = np.linalg.inv(_root(gram, dtype)).T / np.sqrt(rows)
+        of_factor = (gram @ inverse).astype(dtype)
+        of_cross = (self._weight(step) / delta * inverse).astype(dtype) if delta > 0 else np.zeros_like(of_factor)
+        root = total.sums["cross"]  # in its place: at millions of columns another n × r array is what memory lacks
+        for top, bottom in spans(self.size, TALL):
+            root[top:bottom] = self.factor[top:bottom] @ of_factor + root[top:bottom] @ of_cross
         return root
 
     def _squares(self, total: Partial, step: Step) -> float:

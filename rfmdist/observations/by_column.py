@@ -15,9 +15,9 @@ from rfmdist.observations.layout import FILL, SHARD, create_array, index_dtype, 
 if TYPE_CHECKING:
     from rfmdist.observations.store import Observations
 
-BUFFER_BYTES, PASSES = 1 << 26, 8
+BUFFER_BYTES, PASSES = 1 << 25, 8
 """Bytes of the entries that one pass over the store puts in order: more only where that would take over 8 passes."""
-READ_ENTRIES = 1 << 21
+READ_ENTRIES = 1 << 19
 """Entries read at a time."""
 
 Parts = dict[str, NDArray[Any]]
