@@ -247,7 +247,8 @@ class FactoredFeatures:
         y, b, intercepts = solution.residual, solution.rows[i], solution.intercepts
 
         def part(first: int, last: int) -> tuple[NDArray[Any], ...]:
-            gram, right = np.zeros((self.rank,) * 2, self.factor.dtype), np.zeros((2, self.rank), self.factor.dtype)
+            gram = np.zeros((self.rank, self.rank), self.factor.dtype)
+            right = np.zeros((1 if np.isinf(shrinkage) else 2, self.rank), self.factor.dtype)
             kernels.centre(block.indices, block.values, self.offsets, first, last, y)
             kernels.add_gram(block.indices, y, self.factor, first, last, gram, right)
             return gram, right, y[first:last].sum()

@@ -19,8 +19,9 @@ from rfmdist.kernels.cpu import _cholesky_solve
 
 Array = NDArray[Any]
 
-CHUNK = 512
-"""Entries whose rows of U are gathered at once: 64 KB at r = 32, 256 KB at r = 128."""
+CHUNK, SMALL_PRODUCT = 512, 900_000
+"""Most entries whose rows of U are gathered at once, and most multiplications of their product: OpenBLAS multiplies
+up to a million without packing, 1.5 times as fast at r = 64."""
 
 
 def _gram(slab: Array, rows: int, out: Array, numbers: Array, scalars: Array, letters: Array) -> None:
@@ -63,15 +64,23 @@ def _outer_overload(slab: Array, rows: int, out: Array, numbers: Array, scalars:
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
 def _gather(indices: Array, y: Array, factor: Array, first: int, last: int, slab: Array, right: Array) -> None:
-    """Copy the rows of U at entries ``first`` to ``last`` into ``slab``; add U_O'y and U_O'1 of them to ``right``."""
+    """Copy the rows of U at entries ``first`` to ``last`` into ``slab``; add U_O'y of them to ``right[0]``.
+
+    And U_O'1 to ``right[1]``, where it is asked for by a second row.
+    """
     rank = factor.shape[1]
-    by_value, by_one = right[0], right[1]
+    by_value = right[0]
     for e in range(first, last):
         row, target, weight = factor[np.uint64(indices[e])], slab[e - first], y[e]
         for q in range(rank):
             target[q] = row[q]
             by_value[q] += weight * row[q]
-            by_one[q] += row[q]
+    if len(right) > 1:
+        by_one = right[1]
+        for t in range(last - first):
+            row = slab[t]
+            for q in range(rank):
+                by_one[q] += row[q]
 
 
 @njit(nogil=True, cache=True)
@@ -82,9 +91,18 @@ def centre(indices: Array, values: Array, offsets: Array, first: int, last: int,
 
 
 @njit(nogil=True, cache=True)
+def chunk(rank: int) -> int:
+    """Entries whose rows of U are gathered at once."""
+    return max(32, min(CHUNK, SMALL_PRODUCT // rank**2))
+
+
+@njit(nogil=True, cache=True)
 def add_gram(indices: Array, y: Array, factor: Array, first: int, last: int, gram: Array, right: Array) -> None:
-    """Add U_O'U_O, and U_O'y and U_O'1, of entries ``first`` to ``last`` to ``gram`` (r, r) and ``right`` (2, r)."""
-    slab = np.empty((CHUNK, factor.shape[1]), factor.dtype)
+    """Add U_O'U_O, and U_O'y and U_O'1, of entries ``first`` to ``last`` to ``gram`` (r, r) and ``right`` (2, r).
+
+    ``right`` has one row where no intercept is fitted: U_O'1 is then not needed.
+    """
+    slab = np.empty((chunk(factor.shape[1]), factor.shape[1]), factor.dtype)
     _add_gram(indices, y, factor, first, last, slab, gram, right)
 
 
@@ -94,8 +112,8 @@ def _add_gram(
 ) -> None:
     numbers, one = np.ones(3, np.int32), np.ones(1, factor.dtype)
     letters = np.array([78, 84], np.uint8)  # "NT"
-    for start in range(first, last, CHUNK):
-        stop = min(start + CHUNK, last)
+    for start in range(first, last, len(slab)):
+        stop = min(start + len(slab), last)
         _gather(indices, y, factor, start, stop, slab, right)
         _gram(slab, stop - start, gram, numbers, one, letters)
 
@@ -112,7 +130,7 @@ def solve_gram(gram: Array, right: Array, total: float, count: int, ridge: float
     solved = right.copy()
     for q in range(len(b)):
         gram[q, q] += ridge
-    numbers[0], numbers[1] = len(b), 2 if shrinkage < np.inf else 1
+    numbers[0], numbers[1] = len(b), len(right)
     _cholesky_solve(gram, solved, numbers, lower)
     if numbers[2] != 0:
         return np.nan
@@ -124,7 +142,7 @@ def solve_gram(gram: Array, right: Array, total: float, count: int, ridge: float
             ones -= right[1, q] * solved[1, q]
         intercept = left / ones
     for q in range(len(b)):
-        b[q] = solved[0, q] - intercept * solved[1, q] if intercept != 0 else solved[0, q]
+        b[q] = solved[0, q] - intercept * solved[len(right) - 1, q] if intercept != 0 else solved[0, q]
     return intercept
 
 
@@ -134,6 +152,16 @@ def subtract_fit(indices: Array, factor: Array, b: Array, intercept: float, firs
     for e in range(first, last):
         row = factor[np.uint64(indices[e])]
         found = y[e] * 0
+        for q in range(len(b)):
+            found += row[q] * b[q]
+        y[e] -= found + intercept
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _subtract_slab(slab: Array, b: Array, intercept: float, y: Array) -> None:
+    """Turn all of ``y`` into residuals, where the slab still holds its rows of U."""
+    for e in range(len(y)):
+        row, found = slab[e], y[e] * 0
         for q in range(len(b)):
             found += row[q] * b[q]
         y[e] -= found + intercept
@@ -196,12 +224,10 @@ def solve_rows(
     or the first row whose system is not positive definite.
     """
     rank = factor.shape[1]
-    few = min(3 * rank // 4, CHUNK)
-    slab, gram, right = (
-        np.empty((CHUNK, rank), factor.dtype),
-        np.empty((rank, rank), factor.dtype),
-        np.empty((2, rank), factor.dtype),
-    )
+    slab = np.empty((chunk(rank), rank), factor.dtype)
+    few = min(3 * rank // 4, len(slab))
+    gram = np.empty((rank, rank), factor.dtype)
+    right = np.empty((2 if shrinkage < np.inf else 1, rank), factor.dtype)
     work = (slab, np.empty(few * few, factor.dtype), np.empty(2 * few, factor.dtype), right)
     for i in range(first, last):
         start, stop = indptr[i], indptr[i + 1]
@@ -220,7 +246,10 @@ def solve_rows(
             _add_gram(indices, residual, factor, start, stop, slab, gram, right)
             total = np.sum(residual[start:stop]) if shrinkage < np.inf else 0.0
             intercepts[i] = solve_gram(gram, right, total, stop - start, ridge, shrinkage, b)
-            subtract_fit(indices, factor, b, intercepts[i], start, stop, residual)
+            if stop - start <= len(slab):
+                _subtract_slab(slab, b, intercepts[i], residual[start:stop])
+            else:
+                subtract_fit(indices, factor, b, intercepts[i], start, stop, residual)
         if np.isnan(intercepts[i]):
             return i
     return -1
