@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
-from numba.extending import overload
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 from rfmdist.kernels import lapack
@@ -19,9 +21,31 @@ from rfmdist.kernels.cpu import _cholesky_solve
 
 Array = NDArray[Any]
 
+
+@intrinsic
+def _prefetch(typing: Any, array: Any, place: Any) -> Any:
+    """Ask for the cache line of ``array`` (C-contiguous) at a flat ``place`` without waiting for it."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(ask, [address, number(0), number(3), number(1)])  # to read, soon and again, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64), build
+
+
 CHUNK, SMALL_PRODUCT = 512, 900_000
 """Most entries whose rows of U are gathered at once, and most multiplications of their product: OpenBLAS multiplies
 up to a million without packing, 1.5 times as fast at r = 64."""
+
+
+AHEAD, LINE, FAR = 8, 64, 1 << 23
+"""How many entries ahead rows of U are asked for, bytes of a cache line, and bytes of a U that no cache near the core
+holds: there asking ahead saves a fifth of the time."""
 
 
 def _gram(slab: Array, rows: int, out: Array, numbers: Array, scalars: Array, letters: Array) -> None:
@@ -62,6 +86,15 @@ def _outer_overload(slab: Array, rows: int, out: Array, numbers: Array, scalars:
     return outer
 
 
+@njit(nogil=True, cache=True)
+def _prefetch_row(factor: Array, i: int) -> None:
+    """Ask for row i of U."""
+    rank = factor.shape[1]
+    start = np.uint64(i) * np.uint64(rank)
+    for q in range(0, rank, LINE // factor.itemsize):
+        _prefetch(factor, start + np.uint64(q))
+
+
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
 def _gather(indices: Array, y: Array, factor: Array, first: int, last: int, slab: Array, right: Array) -> None:
     """Copy the rows of U at entries ``first`` to ``last`` into ``slab``; add U_O'y of them to ``right[0]``.
@@ -70,7 +103,10 @@ def _gather(indices: Array, y: Array, factor: Array, first: int, last: int, slab
     """
     rank = factor.shape[1]
     by_value = right[0]
+    ahead = AHEAD if factor.nbytes > FAR else last
     for e in range(first, last):
+        if e + ahead < last:
+            _prefetch_row(factor, indices[e + ahead])
         row, target, weight = factor[np.uint64(indices[e])], slab[e - first], y[e]
         for q in range(rank):
             target[q] = row[q]
@@ -149,7 +185,10 @@ def solve_gram(gram: Array, right: Array, total: float, count: int, ridge: float
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
 def subtract_fit(indices: Array, factor: Array, b: Array, intercept: float, first: int, last: int, y: Array) -> None:
     """Turn ``y`` of entries ``first`` to ``last`` into residuals y - intercept - U_O b."""
+    ahead = AHEAD if factor.nbytes > FAR else last
     for e in range(first, last):
+        if e + ahead < last:
+            _prefetch_row(factor, indices[e + ahead])
         row = factor[np.uint64(indices[e])]
         found = y[e] * 0
         for q in range(len(b)):
