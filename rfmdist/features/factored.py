@@ -144,6 +144,7 @@ class FactoredFeatures:
             return
         least, most = CROSS_PANELS
         panels = min(max(self.factor.nbytes // CROSS_PANEL_BYTES, least), most)
+        panels = min(panels, max(2, len(residual) // max(len(solution.rows), 1)))  # each looks at every row
         data = block.indptr, block.indices, residual, solution.rows
         out = [partial.sums[name] for name in ("cross", "residuals", "counts")]
         cuts = spans(self.size, max(1, -(-self.size // panels)))
