@@ -18,7 +18,7 @@ from rfmdist.engine.run import Executor
 from rfmdist.errors import InputError, SingularRowError
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
-from rfmdist.features.protocol import Features, Partial, Step
+from rfmdist.features.protocol import Features, Scores, Step
 from rfmdist.observations.blocks import Offsets, Role
 from rfmdist.observations.offsets import SHRINKAGE, SWEEPS, fit_offsets
 from rfmdist.observations.store import Observations
@@ -200,14 +200,14 @@ class Fit:
             error = change = float("nan")
             if stage != "refit" or t < limit - 1:  # a refit's last iterate needs no next one
                 try:
-                    total, features = self._advance(start, features, step)
+                    scores, features = self._advance(start, features, step)
                 except SingularRowError as singular:
                     if t == 0:
                         raise
                     if model.ridge != "auto":  # a path is meant to run into the dtype's end
                         warnings.warn(f"the {stage} ended after {t} iterations: {singular}", stacklevel=3)
                     break  # the best iterate before it stands
-                last = error = total.scores.rmse
+                last = error = scores.rmse
                 change = features.distance(completion.features)
                 if not np.isfinite(change):
                     raise InputError("the features left the dtype's range: lower replacement, floor or power")
@@ -220,17 +220,18 @@ class Fit:
         first = len(after.points) if after else 0
         return Result(best.kept, taken[: first + best.iteration + 1], weight, best.error, last)
 
-    def _advance(self, start: _Start, features: Features, step: Step) -> tuple[Partial, Features]:
-        """One iteration: each side solved in turn; the sums over the rows, and the features that follow."""
-        totals = []
+    def _advance(self, start: _Start, features: Features, step: Step) -> tuple[Scores, Features]:
+        """One iteration: each side solved in turn; the scores of the rows, and the features that follow."""
+        scores = []
         for side in start.sides:
             handle, size = self.run.publish(features), side.targets.observations.shape[0]
             with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
                 shared = side.published, handle, step, self.plan.slab_rows
-                totals.append(self.run.reduce(work.iterate, side.groups, *shared))
+                total = self.run.reduce(work.iterate, side.groups, *shared)
+                scores.append(total.scores)
                 power = round(2 * self.model.power)
-                features = features.update(totals[-1], size, step, self.model.floor, power, self.run.map_panels)
-        return totals[0], features
+                features = features.update(total, size, step, self.model.floor, power, self.run.map_panels)
+        return scores[0], features
 
     def _told_to_stop(self, record: Iteration) -> bool:
         """Keep the record and tell the callbacks."""
@@ -243,6 +244,7 @@ class Fit:
     def _start(self, roles: frozenset[Role]) -> _Start:
         """Targets and first features for a fit to the entries of ``roles``; stages share them: many passes."""
         if roles not in self.starts:
+            self._release()  # of the entries fitted before: a refit is the last stage
             targets, features = self._targets(roles)
             sides = [_Side(targets, self.run.publish(targets), self.plan.groups)]
             if self.plan.sides == "both":
@@ -251,6 +253,18 @@ class Fit:
                 sides.append(_Side(across, self.run.publish(across), groups))
             self.starts[roles] = _Start(features, sides)
         return self.starts[roles]
+
+    def finish(self, result: Result) -> Completion:
+        """Return the result's completion, which keeps no blocks in memory."""
+        self._release()
+        found = result.completion
+        return Completion(replace(found.targets, keep_bytes=0), found.features, found.step)
+
+    def _release(self) -> None:
+        for start in self.starts.values():
+            for side in start.sides:
+                side.targets.release()
+        self.starts.clear()
 
     def _targets(self, roles: frozenset[Role]) -> tuple[Targets, Callable[[int], Features]]:
         """What is fitted on the entries of ``roles``, and P = I by rank.

@@ -192,7 +192,7 @@ class LinRFM(Estimator):
             self.validation_rmse_ = result.error if fit.validated else float("nan")
             if self.refit and fit.validated:
                 result = fit.descend("refit", FITTED_ROLES, result.points, result.weight, len(result.points))
-        self.completion_ = result.completion
+            self.completion_ = fit.finish(result)
         self.n_iter_ = len(result.points)
         self.ridge_, self.replacement_, self.rank_ = result.points[-1].ridge, result.weight, result.points[-1].rank
         return self

@@ -37,6 +37,12 @@ class KeptBlocks:
     def __reduce__(self) -> tuple[type[KeptBlocks], tuple[()]]:
         return KeptBlocks, ()
 
+    def clear(self) -> None:
+        """Let all blocks go."""
+        with self._lock:
+            self._pairs, self._slab = {}, None
+            self._end = self.size = 0
+
     def get(self, start: int, stop: int) -> Pair | None:
         """Return the pair of rows ``start`` to ``stop``, if it is kept."""
         return self._pairs.get((start, stop))

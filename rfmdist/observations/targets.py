@@ -69,6 +69,10 @@ class Targets:
         """Bytes of the blocks kept so far."""
         return self._kept.size
 
+    def release(self) -> None:
+        """Let the kept blocks go."""
+        self._kept.clear()
+
     def transposed(self) -> Targets:
         """Return the targets of the transposed matrix, read by columns (see `Observations.by_column`); none is scored.
 
