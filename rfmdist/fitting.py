@@ -128,9 +128,8 @@ class Fit:
 
     def _rank(self, start: int) -> int:
         """Return the rank to begin with."""
-        if self.plan.features == "dense":
-            return self.plan.rank
-        return min(start, self.plan.rank) if self.model.rank == "auto" else self.plan.rank
+        grows = self.plan.features == "factored" and self.model.rank == "auto" and self.validated
+        return min(start, self.plan.rank) if grows else self.plan.rank
 
     def _search(self) -> Result:
         """The fast path, which recovers what has no noise; a rank that is too low shows in the error."""

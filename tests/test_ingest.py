@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -430,8 +431,8 @@ def test_a_table_read_at_once_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch
 
 def test_sorting_uses_the_cores_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine with many cores a process bound to few of them sorts with those."""
-    monkeypatch.setattr(staging.os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(staging.os, "sched_getaffinity", lambda pid: {0, 3}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3}, raising=False)
     with staging.Stage(None, "4GB") as stage:
         assert stage._connection.execute("select current_setting('threads')").fetchone() == (2,)
 

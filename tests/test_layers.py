@@ -19,7 +19,7 @@ LAYERS = (
     {"features"},
     {"kernels"},
     {"observations"},
-    {"errors"},
+    {"errors", "machine"},
 )
 """From the top; a module may import its own layer and those below."""
 FOREIGN = {"distributed": {"engine", "cli"}, "numba": {"kernels"}, "cupy": {"kernels"}, "duckdb": {"observations"}}

@@ -12,7 +12,7 @@ import psutil
 from rfmdist.engine.run import sums_held
 from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
-from rfmdist.kernels.threads import cores
+from rfmdist.machine import cores
 from rfmdist.observations.store import BLOCK_ROWS, Observations
 
 GROUP_FLOPS = 1e9

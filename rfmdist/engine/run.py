@@ -14,7 +14,8 @@ from operator import add
 from typing import Any, Protocol
 
 from rfmdist.errors import RfmdistError
-from rfmdist.kernels.threads import Threads, cores, one_blas_thread
+from rfmdist.kernels.threads import Threads, one_blas_thread
+from rfmdist.machine import cores
 
 Group = tuple[int, int]
 FAN = 8

@@ -56,11 +56,6 @@ def _limit() -> Any:
     return threadpool_limits(1, "blas").__enter__()
 
 
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Threads:
     """A pool that runs pieces of work; with one thread it runs them here, in order."""
 

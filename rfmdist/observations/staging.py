@@ -7,7 +7,6 @@ goes when the session ends.
 from __future__ import annotations
 
 import errno
-import os
 import re
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from dask.utils import format_bytes, parse_bytes
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError, RfmdistError, disk_error
+from rfmdist.machine import cores
 from rfmdist.observations.columns import PARTS
 from rfmdist.observations.sources import Table
 from rfmdist.observations.sql import TEXT_ID, WRONG, find_wrong, take_id, take_value
@@ -120,7 +120,7 @@ class Stage:
                     config={
                         "memory_limit": f"{self._limit}B",
                         # DuckDB's own advice: 125 MB a thread at least.
-                        "threads": max(1, min(_cores(), self._limit // 125_000_000)),
+                        "threads": max(1, min(cores(), self._limit // 125_000_000)),
                         "temp_directory": str(self._folder / "spill"),
                     },
                 )
@@ -307,8 +307,3 @@ def _wrong_line(table: Table, text: str) -> str | None:
 
 def _plain(identifier: Any) -> int | str:
     return int(identifier) if isinstance(identifier, int | np.integer) else str(identifier)
-
-
-def _cores() -> int:
-    """Cores this process may use, which a batch system may have made fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
