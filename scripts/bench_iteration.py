@@ -126,7 +126,9 @@ def main() -> None:
         print(f"MovieLens 1M: not found in {DATA}; set RFMDIST_DATA to the folder that holds ml-1m")
         return
     model = LinRFM(features="dense", ridge=0.4, replacement=1.0, max_iter=5, tol=0, refit=False).fit(ingest(files))
-    show("MovieLens 1M, exact, float32: an iteration, median", float(np.median([r.seconds for r in model.history_[1:]])))
+    show(
+        "MovieLens 1M, exact, float32: an iteration, median", float(np.median([r.seconds for r in model.history_[1:]]))
+    )
 
 
 if __name__ == "__main__":
