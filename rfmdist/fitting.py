@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -115,12 +116,16 @@ class Fit:
         model, rank = self.model, self._rank(START_RANK)
         weight, found = model.replacement, None
         if weight == "auto":
-            plain, working = (self._path(tried, rank, trial=True) for tried in (PLAIN_WEIGHT, WORKING_WEIGHT))
+            plain = self._path(PLAIN_WEIGHT, rank, trial=True)
+            with suppress(SingularRowError):  # the plain weight then stands
+                working = self._path(WORKING_WEIGHT, rank, trial=True)
+                weight = min(plain, working, key=lambda tried: tried.error).weight
             if model.ridge == "auto" and not plain.rising:
-                found = self._search()
-                if found.noiseless:
+                with suppress(SingularRowError):
+                    found = self._search()
+                if found is not None and found.noiseless:
                     return found
-            weight = min(plain, working, key=lambda tried: tried.error).weight
+            weight = plain.weight if weight == "auto" else weight
         best = self._path(float(weight), rank)
         if model.rank == "auto" and self.plan.features == "factored" and self.validated:
             best = self._grow(best)
@@ -140,8 +145,8 @@ class Fit:
             found = self.descend("fit", TRAIN, schedule.points(rank), weight, self.model.max_iter)
             gained = best is None or found.error < (1 - SEARCH_GAIN) * best.error
             best = found if best is None or found.error < best.error else best
-            rank *= 2
-            if best.noiseless or not gained or self.model.rank != "auto" or rank > self._most_rank:
+            tried, rank = rank, min(2 * rank, self._most_rank)
+            if best.noiseless or not gained or self.model.rank != "auto" or rank <= tried:
                 return best
 
     def _path(self, weight: float, rank: int, *, trial: bool = False) -> Result:
@@ -152,15 +157,17 @@ class Fit:
 
     def _grow(self, best: Result) -> Result:
         """Double the rank from the best iterate on, as long as that gains or takes hardly any time."""
-        rank, gain = 2 * best.points[-1].rank, np.inf
-        while rank <= self._most_rank and len(best.points) + GROWN_ITERATIONS <= self.model.max_iter:
+        tried, gain = best.points[-1].rank, np.inf
+        while (rank := min(2 * tried, self._most_rank)) > tried:
+            if len(best.points) + GROWN_ITERATIONS > self.model.max_iter:
+                break
             if gain < GROWN_FURTHER and GROWN_ITERATIONS * self.plan.flops * (rank / self.plan.rank) ** 2 > FREE_FLOPS:
                 break
             points = [Point(best.points[-1].ridge, rank)] * GROWN_ITERATIONS
             grown = self.descend("fit", TRAIN, points, best.weight, GROWN_ITERATIONS, best)
             gain = 1 - grown.error / best.error
             best = grown if gain >= GROWN_GAIN else best
-            rank *= 2
+            tried = rank
         return best
 
     @property
@@ -184,32 +191,35 @@ class Fit:
         Returns the best iterate by validation error, or the last where none is validated.
         """
         model, start = self.model, self._start(frozenset(roles))
-        features: Features | None = None if after is None else after.completion.features
+        completion = None if after is None else after.completion
+        features: Features | None = None if completion is None else completion.features
         targets, taken = start.sides[0].targets, list(after.points) if after else []
         enough = ENOUGH * float(np.finfo(model.dtype).eps) * targets.unit
         best, last = Best(model.tol, 1 if stage == "try" else PATIENCE, enough), float("nan")
         for t, point in enumerate(islice(points, limit)):
             started = time.perf_counter()
             step = Step(point.ridge, weight, self.plan.sides == "both")
-            features = (
-                start.features(point.rank) if features is None else features.grown(point.rank, model.random_state)
-            )
+            if features is None:
+                features = start.features(point.rank)
+            elif completion is not None and taken[-1].rank < point.rank:
+                # What grew was the best iterate itself, not what would have followed it.
+                features = completion.features.grown(point.rank, model.random_state)
             taken.append(point)
             completion = Completion(targets, features, step)
-            error = change = float("nan")
-            if stage != "refit" or t < limit - 1:  # a refit's last iterate needs no next one
-                try:
-                    scores, features = self._advance(start, features, step)
-                except SingularRowError as singular:
-                    if t == 0:
-                        raise
-                    if model.ridge != "auto":  # a path is meant to run into the dtype's end
-                        warnings.warn(f"the {stage} ended after {t} iterations: {singular}", stacklevel=3)
-                    break  # the best iterate before it stands
-                last = error = scores.rmse
-                change = features.distance(completion.features)
-                if not np.isfinite(change):
-                    raise InputError("the features left the dtype's range: lower replacement, floor or power")
+            try:
+                scores, features = self._advance(start, features, step)
+            except SingularRowError as singular:
+                if t == 0 and after is not None:
+                    return after
+                if t == 0:
+                    raise
+                if model.ridge != "auto":  # a path is meant to run into the dtype's end
+                    warnings.warn(f"the {stage} ended after {t} iterations: {singular}", stacklevel=3)
+                break  # the best iterate before it stands
+            last = error = scores.rmse
+            change = features.distance(completion.features)
+            if not np.isfinite(change):
+                raise InputError("the features left the dtype's range: lower replacement, floor or power")
             best.offer(t, error if targets.scored else -t, completion)
             seconds = time.perf_counter() - started
             record = Iteration(stage, t + 1, limit, point.ridge, weight, point.rank, error, change, seconds, completion)
@@ -226,7 +236,12 @@ class Fit:
             handle, size = self.run.publish(features), side.targets.observations.shape[0]
             with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
                 shared = side.published, handle, step, self.plan.slab_rows
-                total = self.run.reduce(work.iterate, side.groups, *shared)
+                try:
+                    total = self.run.reduce(work.iterate, side.groups, *shared)
+                except SingularRowError as singular:
+                    if side is start.sides[0]:
+                        raise
+                    raise SingularRowError(str(singular).replace("row code", "column code", 1)) from None
                 scores.append(total.scores)
                 power = round(2 * self.model.power)
                 features = features.update(total, size, step, self.model.floor, power, self.run.map_panels)

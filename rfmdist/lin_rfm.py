@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from rfmdist.engine.plan import FeatureKind, Sides, make_plan
@@ -40,9 +41,9 @@ class LinRFM(Estimator):
         How P is kept. "dense" is exact, n × n, for up to some tens of thousands of columns; "factored" costs what
         alternating least squares costs, at any size. "auto" takes what needs fewer flops to arrive and fits memory.
     rank : int or "auto", default "auto"
-        Columns of U: an upper bound, the rank of the data need not be known. "auto" starts at 32 and, with noise,
-        doubles while that lowers the validation error by a share of 0.001, up to 128. Without effect on dense
-        features.
+        Columns of U: an upper bound, the rank of the data need not be known. "auto" starts at 16, the search for
+        what has no noise at 32, and doubles while that lowers the validation error, up to 128; without validation
+        entries it is 32. Without effect on dense features.
     sides : {"auto", "columns", "both"}, default "auto"
         "columns" is the paper's form. "both" lets columns and rows take turns: twice the work an iteration, a third
         of the iterations or fewer, and recovery from fewer entries. "auto" is both for factored features, as long
@@ -58,10 +59,10 @@ class LinRFM(Estimator):
     replacement : float or "auto", default "auto"
         ω ≥ 0, how much of the residual on observed entries goes back into Z: 0 none, 1 puts the observed
         values back in place (the authors' code), more over-relaxes: near 1/density converges fastest without noise.
-        "auto" fits with 0.4/density (columns only: 1/density) and, if the values prove noisy, with 1, and with 5
-        where that is ahead after 6 iterations; the validation entries decide.
+        "auto" tries 1 and 5 in 6 iterations each; unless the error then rose, which tells noise, it searches with
+        0.4/density (columns only: 1/density). The validation entries decide. A number given leaves the search out.
     offsets : {"both", "rows", "columns", "global", "stored"} or None, default "both"
-        What is taken off before fitting (see `rfmdist.fit_offsets`). Ratings want "both"; matrices that are
+        What explains values before features do (see `rfmdist.fit_offsets`). Ratings want "both"; matrices that are
         low-rank as they stand want None. With factored features they are fitted anew with every solve, jointly
         with its coefficients. Stored offsets are used as they are: fit them on training entries alone.
     clip : "auto", (low, high) or None, default "auto"
@@ -186,6 +187,9 @@ class LinRFM(Estimator):
         self.history_: list[Iteration] = []
         self.n_features_in_ = observations.shape[1]
         self.plan_ = make_plan(observations, self.dtype, self.power, self.features, self.sides, self.rank)
+        if client is not None:  # each worker keeps the blocks of the groups it is sent
+            workers = max(1, len(client.ncores()))
+            self.plan_ = replace(self.plan_, kept_bytes=self.plan_.kept_bytes // workers)
         with executor(client) as run:
             fit = Fit(self, observations, self.plan_, run)
             result = fit.choose()

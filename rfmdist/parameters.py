@@ -11,6 +11,9 @@ import numpy as np
 from rfmdist.errors import InputError
 from rfmdist.observations.blocks import parse_dtype
 
+LARGEST = 1e300
+"""What no parameter reaches, and whole numbers beyond float64 surpass."""
+
 
 def check_parameters(model: Any) -> None:
     """Refuse parameters out of range.
@@ -23,13 +26,13 @@ def check_parameters(model: Any) -> None:
     if not _is_number(model.power) or model.power <= 0 or round(2 * model.power) != 2 * model.power:
         raise InputError(f"power={model.power!r} must be a positive multiple of 1/2, such as 0.5, 1 or 1.5")
     for name, kinds in (("features", ("auto", "dense", "factored")), ("sides", ("auto", "columns", "both"))):
-        if getattr(model, name) not in kinds:
+        if not isinstance(getattr(model, name), str) or getattr(model, name) not in kinds:
             raise InputError(f"{name}={getattr(model, name)!r} must be one of {', '.join(map(repr, kinds))}")
-    if model.rank != "auto" and (not _is_whole(model.rank) or model.rank < 1):
+    if not _is_auto(model.rank) and (not _is_whole(model.rank) or model.rank < 1):
         raise InputError(f"rank={model.rank!r} must be 'auto' or a whole number of at least 1")
     for name in ("ridge", "replacement"):
         value = getattr(model, name)
-        if value != "auto" and (not _is_number(value) or value < 0):
+        if not _is_auto(value) and (not _is_number(value) or value < 0):
             raise InputError(f"{name}={value!r} must be 'auto' or a number of at least 0")
     for name in ("floor", "tol"):
         value = getattr(model, name)
@@ -58,9 +61,13 @@ def _check_clip(clip: Any) -> None:
         raise InputError(f"clip={clip!r} must be 'auto', None or (low, high) with low < high")
 
 
+def _is_auto(value: Any) -> bool:
+    return isinstance(value, str) and value == "auto"
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(-LARGEST < value < LARGEST)  # type: ignore[operator]

@@ -29,7 +29,7 @@ class Iteration:
     validation_rmse : float
         Error of the completion on the validation entries, in the values' units; NaN where none is scored.
     change : float
-        Relative change of P; NaN in a refit's last iteration.
+        Relative change of P.
     seconds : float
         Wall-clock time.
     completion : Completion or None

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from rfmdist.engine.plan import _kept_bytes
 from rfmdist.observations.blocks import ALL_ROLES, FITTED_ROLES, Role, RowBlock
 from rfmdist.observations.offsets import fit_offsets
 from rfmdist.observations.split import split
@@ -66,7 +67,7 @@ def test_nothing_is_kept_by_default(targets: Targets) -> None:
 
 def test_kept_blocks_are_given_again(monkeypatch: pytest.MonkeyPatch, targets: Targets) -> None:
     """Within the bound a range that was read is the same object again, and the store is left alone."""
-    keeping = replace(targets, keep_bytes=targets.resident_bytes)
+    keeping = replace(targets, keep_bytes=1 << 20)
     first = [keeping.read(*half) for half in HALVES]
     monkeypatch.setattr(Observations, "row_block", None)
     assert all(keeping.read(*half) is pair for half, pair in zip(HALVES, first, strict=True))
@@ -76,7 +77,7 @@ def test_kept_blocks_are_given_again(monkeypatch: pytest.MonkeyPatch, targets: T
 @pytest.mark.parametrize("scored", [VALIDATION, frozenset()])
 def test_the_bytes_foreseen_hold_all_blocks(targets: Targets, rows: int, scored: frozenset[Role]) -> None:
     """What is foreseen suffices for any cut into blocks, and is not much more than the fitted entries take."""
-    foreseen = replace(targets, scored=scored, fitted=ALL_ROLES - scored).resident_bytes
+    foreseen = _kept_bytes(targets.observations, targets.dtype, "columns")
     keeping = replace(targets, scored=scored, fitted=ALL_ROLES - scored, keep_bytes=foreseen)
     ranges = keeping.observations.ranges(rows=rows)
     pairs = [keeping.read(*range_) for range_ in ranges]

@@ -153,7 +153,7 @@ def fit(
     floor: Annotated[float | None, typer.Option(help="Added to the AGOP's diagonal.")] = None,
     replacement: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Of observed residuals.")] = None,
     offsets: Annotated[
-        str | None, typer.Option(metavar="both|rows|columns|global|stored|none", help="Taken off first.")
+        str | None, typer.Option(metavar="both|rows|columns|global|stored|none", help="Means fitted too.")
     ] = None,
     clip: Annotated[str | None, typer.Option(metavar="auto|none|LOW,HIGH", help="Range of predictions.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Of solves and products.")] = None,

@@ -57,7 +57,7 @@ class Plan:
     sides : {"columns", "both"}
         Whether rows are solved with features of the columns alone, or columns with features of the rows in turn.
     rank : int
-        Columns of U at the start; n for dense features.
+        Columns of U that flops are counted for; n for dense features.
     why : str
         What decided, in a few words.
     groups : tuple of (int, int)
@@ -109,15 +109,15 @@ def make_plan(
     both = plan_factored(observations, dtype, "columns" if sides == "columns" else "both", rank)
     columns = plan_factored(observations, dtype, "columns", rank)
     factored = columns if sides == "auto" and both.peak_bytes > free / 2 else both
+    turns = COLUMNS_ONLY_ITERATIONS if dense.sides != factored.sides else 1.0
     if features == "auto":
-        turns = COLUMNS_ONLY_ITERATIONS if dense.sides != factored.sides else 1.0
         cheaper = turns * dense.flops < factored.flops and dense.peak_bytes <= free / 2 and rank == "auto"
         chosen = dense if cheaper else factored
     else:
         chosen = dense if features == "dense" else factored
     check_memory(chosen, free)
     kept = _kept_bytes(observations, dtype, chosen.sides)
-    why = _reason(chosen, dense, factored, features, sides)
+    why = _reason(chosen, dense, factored, features, sides, rank, turns, free)
     return replace(chosen, why=why, kept_bytes=kept if kept <= KEPT_SHARE * free else 0)
 
 
@@ -187,14 +187,19 @@ def _kept_bytes(observations: Observations, dtype: Any, sides: Sides) -> int:
     return (2 if sides == "both" else 1) * entry * observations.nnz + 32 * rows
 
 
-def _reason(chosen: Plan, dense: Plan, factored: Plan, features: str, sides: str) -> str:
+def _reason(
+    chosen: Plan, dense: Plan, factored: Plan, features: str, sides: str, rank: int | str, turns: float, free: int
+) -> str:
     """Say in a few words why this plan was chosen."""
     if features != "auto":
-        why = "as asked"
+        why = f"{features} as asked"
+    elif rank != "auto":
+        why = f"factored: rank {rank} as asked"
+    elif chosen is factored and dense.peak_bytes > free / 2:
+        why = f"factored: exact features need {dense.peak_bytes / 2**30:.1f} GiB"
     else:
-        why = f"{factored.flops:.2g} flops an iteration against {dense.flops:.2g} for exact features"
-        if dense.flops <= factored.flops and chosen is factored:
-            why += f" ({dense.peak_bytes / 2**30:.1f} GiB)"
+        exact, low = turns * dense.flops, factored.flops
+        why = f"{chosen.features}: {low:.2g} flops an iteration, exact features {exact:.2g} for as much progress"
     if sides == "auto" and chosen.features == "factored" and chosen.sides == "columns":
         why += "; both sides need more memory than is free"
     return why

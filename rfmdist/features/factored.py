@@ -188,11 +188,15 @@ class FactoredFeatures:
         return type(self)(root, offsets.astype(root.dtype), shrinkage, (floor + max(left_out, 0.0)) ** power)
 
     def grown(self, rank: int, seed: int) -> Self:
-        """Return features of this rank at least: the floor's share of new random directions becomes part of U."""
+        """Return features of this rank at least: new random directions of U have the floor's size.
+
+        Without a floor, as at the start, they have that of the least direction there is.
+        """
         if rank <= self.rank or self.rank == self.size:
             return self
+        size = self.floor or float(np.diag(self.gram).min())
         drawn = np.random.default_rng(seed).standard_normal((self.size, min(rank, self.size) - self.rank))
-        more = np.sqrt(self.floor) * _orthonormal(drawn)
+        more = np.sqrt(size) * _orthonormal(drawn)
         return replace(self, factor=np.concatenate([self.factor, more.astype(self.factor.dtype)], axis=1))
 
     def distance(self, other: Self) -> float:

@@ -263,8 +263,9 @@ def solve_rows(
     or the first row whose system is not positive definite.
     """
     rank = factor.shape[1]
-    slab = np.empty((chunk(rank), rank), factor.dtype)
-    few = min(3 * rank // 4, len(slab))
+    # Without a ridge the dual alone can be solved for fewer entries than the rank.
+    few = rank if ridge == 0 else min(3 * rank // 4, chunk(rank))
+    slab = np.empty((max(few, chunk(rank)), rank), factor.dtype)
     gram = np.empty((rank, rank), factor.dtype)
     right = np.empty((2 if shrinkage < np.inf else 1, rank), factor.dtype)
     work = (slab, np.empty(few * few, factor.dtype), np.empty(2 * few, factor.dtype), right)

@@ -88,12 +88,11 @@ def remove(group: zarr.Group, name: str) -> None:
 def in_place(group: zarr.Group, name: str, store: str) -> Iterator[str]:
     """Yield a temporary name; what is written under it in ``group`` becomes ``name`` when the block ends well.
 
-    Otherwise it is removed and what was at ``name`` stays; ``store`` is named if the disk failed.
+    Otherwise it is removed and what was at ``name`` stays; ``store`` is named if the disk failed. The temporary
+    name is like no other: several processes may write the same at once, and the last one's stays.
     """
-    temporary = f"{name}.partial"
+    temporary = f"{name}.{uuid.uuid4().hex[:8]}.partial"
     try:
-        if temporary in group:
-            del group[temporary]
         yield temporary
         rename(group, temporary, name)
     except BaseException as error:

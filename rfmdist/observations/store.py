@@ -165,7 +165,11 @@ class Observations:
         if found._is_copy_of(self):
             return found
         self.refuse_change()
-        write_by_column(self, self._matrix, COPY)
+        try:
+            write_by_column(self, self._matrix, COPY)
+        except (StoreError, KeyError):  # another fit may have made the copy meanwhile: theirs is as good
+            if not self._copy()._is_copy_of(self):
+                raise
         return self._copy()
 
     # ---- what is there --------------------------------------------------------------------------------------

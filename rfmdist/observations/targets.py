@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from rfmdist.errors import InputError
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
 from rfmdist.observations.kept import KeptBlocks
-from rfmdist.observations.layout import index_dtype
 from rfmdist.observations.store import Observations
 
 LARGEST = 1e100
@@ -54,15 +53,6 @@ class Targets:
         """Read rows ``start`` to ``stop``: the fitted entries, standardised, and the scored ones, as observed."""
         found = self._kept.get(start, stop)
         return found or self._kept.offer(start, stop, self._read(start, stop), self.keep_bytes)
-
-    @property
-    def resident_bytes(self) -> int:
-        """Most bytes that all blocks of these targets take together: what ``keep_bytes`` must be to keep them."""
-        (m, n), entries = self.observations.shape, self.observations.nnz
-        # Scored values stay as observed.
-        itemsize = max(self.dtype.itemsize, self.observations.dtype.itemsize if self.scored else 0)
-        pointers = 2 * m * np.dtype(np.int64).itemsize * (2 if self.scored else 1)  # blocks of one row have two
-        return entries * (index_dtype(n).itemsize + itemsize) + pointers
 
     @property
     def kept_bytes(self) -> int:
