@@ -190,7 +190,7 @@ def test_what_is_asked_for_is_planned(free: Callable[[float], None]) -> None:
     for features in ("dense", "factored"):
         for sides in ("columns", "both"):
             plan = planned([30] * 5000, 1000, features=features, sides=sides, rank=9)
-            assert (plan.features, plan.sides, plan.why) == (features, sides, "as asked")
+            assert (plan.features, plan.sides, plan.why) == (features, sides, f"{features} as asked")
             assert plan.rank == (9 if features == "factored" else 1000)
     assert planned([30] * 5000, 1000, features="dense").sides == "columns"
     assert planned([30] * 5000, 1000, features="factored").sides == "both"
@@ -204,8 +204,9 @@ def test_auto_takes_what_arrives_with_fewer_flops(free: Callable[[float], None])
     assert (small.features, small.sides, small.rank) == ("dense", "columns", 20)
     assert (large.features, large.sides, large.rank) == ("factored", "both", 32)
     for plan in (small, large):
-        assert re.fullmatch(r"\S+ flops an iteration against \S+ for exact features", plan.why)
-    assert planned([10] * 300, 20, rank=5).features == "factored"
+        told = rf"{plan.features}: \S+ flops an iteration, exact features \S+ for as much progress"
+        assert re.fullmatch(told, plan.why)
+    assert planned([10] * 300, 20, rank=5).why == "factored: rank 5 as asked"
 
 
 def test_memory_decides_on_the_sides(free: Callable[[float], None]) -> None:
