@@ -295,7 +295,7 @@ class Completion:
         if shared.row_shrinkage is not None:
             for block in new.row_blocks(self.targets.fitted):
                 offsets.rows[block.start : block.stop] = row_offsets(block, offsets, shared.row_shrinkage)
-        return Completion(replace(self.targets, observations=new, offsets=offsets), self.features, self.step)
+        return Completion(self._targets_of(new, offsets), self.features, self.step)
 
     # ---- files ------------------------------------------------------------------------------------------------
 
@@ -325,6 +325,18 @@ class Completion:
         return cls(*read_completion(path))
 
     # ---- inside -----------------------------------------------------------------------------------------------
+
+    def _targets_of(self, new: Observations, offsets: Offsets) -> Targets:
+        """Targets of new rows; their scales are measured as those of the fitted rows were."""
+        scales = self.targets.scales
+        if scales is not None:
+            blocks = list(new.row_blocks(self.targets.fitted))
+            measured = replace(scales.offsets, rows=np.zeros(new.shape[0]))
+            if measured.row_shrinkage is not None:
+                for block in blocks:
+                    measured.rows[block.start : block.stop] = row_offsets(block, measured, measured.row_shrinkage)
+            scales = scales.for_rows(blocks, measured)
+        return replace(self.targets, observations=new, offsets=offsets, scales=scales)
 
     def _codes(self, given: Ids, axis: int, codes: bool) -> NDArray[np.int64]:
         """Codes of ids along an axis, all of them known."""

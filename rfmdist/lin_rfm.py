@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Literal, Self
 
+from rfmdist.choosing import Choice
 from rfmdist.engine.plan import FeatureKind, Sides, make_plan
 from rfmdist.engine.run import executor
 from rfmdist.errors import InputError
@@ -128,6 +129,10 @@ class LinRFM(Estimator):
         ridge: float | Literal["auto"] = "auto",
         floor: float = 0.0,
         replacement: float | Literal["auto"] = "auto",
+        indicators: float | Literal["auto"] = "auto",
+        ridge_by_count: float | Literal["auto"] = "auto",
+        row_scale: float | Literal["auto"] = "auto",
+        side_weight: float | Literal["auto"] = "auto",
         offsets: OffsetKind | Literal["stored"] | None = "both",
         clip: Literal["auto"] | tuple[float, float] | None = "auto",
         dtype: Any = "float32",
@@ -146,6 +151,10 @@ class LinRFM(Estimator):
         self.ridge = ridge
         self.floor = floor
         self.replacement = replacement
+        self.indicators = indicators
+        self.ridge_by_count = ridge_by_count
+        self.row_scale = row_scale
+        self.side_weight = side_weight
         self.offsets = offsets
         self.clip = clip
         self.dtype = dtype
@@ -192,13 +201,14 @@ class LinRFM(Estimator):
             self.plan_ = replace(self.plan_, kept_bytes=self.plan_.kept_bytes // workers)
         with executor(client) as run:
             fit = Fit(self, observations, self.plan_, run)
-            result = fit.choose()
+            result = Choice(fit).choose()
             self.validation_rmse_ = result.error if fit.validated else float("nan")
             if self.refit and fit.validated:
-                result = fit.descend("refit", FITTED_ROLES, result.points, result.weight, len(result.points))
+                result = fit.descend("refit", FITTED_ROLES, result.points, result.settings, len(result.points))
             self.completion_ = fit.finish(result)
         self.n_iter_ = len(result.points)
-        self.ridge_, self.replacement_, self.rank_ = result.points[-1].ridge, result.weight, result.points[-1].rank
+        self.ridge_, self.rank_ = result.points[-1]
+        self.replacement_, self.extras_ = result.settings
         return self
 
     def predict(self, rows: Any, columns: Any, *, codes: bool = False) -> Any:

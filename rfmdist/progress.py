@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rfmdist.features.augmented import Extras
+
 if TYPE_CHECKING:
     from rfmdist.completion import Completion
 
@@ -25,7 +27,9 @@ class Iteration:
     ridge, replacement : float
         Settings of this iteration.
     rank : int
-        Columns of U, or of a dense P.
+        Columns of U that are learned, or of a dense P.
+    extras : Extras
+        Additions to plain factored features in this stage.
     validation_rmse : float
         Error of the completion on the validation entries, in the values' units; NaN where none is scored.
     change : float
@@ -40,8 +44,9 @@ class Iteration:
     iteration: int
     limit: int
     ridge: float
-    replacement: float
     rank: int
+    replacement: float
+    extras: Extras
     validation_rmse: float
     change: float
     seconds: float
@@ -56,10 +61,11 @@ class Iteration:
         """One line for people."""
         error = "" if self.validation_rmse != self.validation_rmse else f"validation RMSE {self.validation_rmse:.5f}  "
         most = "about" if self.stage == "refit" else "at most"
+        extras = ", ".join(f"{name} {value:g}" for name, value in self.extras._asdict().items() if value)
         return (
             f"{STAGES[self.stage]:9} {self.iteration:3d}/{self.limit}  ridge {self.ridge:<9.4g}"
             f" replacement {self.replacement:<6.4g} rank {self.rank:<4d} {error}{self.seconds:.2f} s,"
-            f" {most} {self.seconds_left:.0f} s left"
+            f" {most} {self.seconds_left:.0f} s left" + (f"  ({extras})" if extras else "")
         )
 
 

@@ -74,9 +74,12 @@ def complete(of: Completion, start: int, stop: int) -> NDArray[np.float64]:
         block, _ = of.targets.read(start, stop)
         threads = Threads(1)
         rows = of.features.complete(block, of.features.solve(block, of.step, threads), threads)
-    offsets = of.targets.offsets.at(np.arange(start, stop)[:, None], np.arange(of.shape[1]))
-    values = offsets + of.targets.unit * rows
-    return values if of.targets.clip is None else np.clip(values, *of.targets.clip)
+    targets = of.targets
+    values = targets.unit * rows.astype(np.float64)
+    if targets.scales is not None:
+        values *= targets.scales.rows[start:stop, None]
+    values += targets.offsets.at(np.arange(start, stop)[:, None], np.arange(of.shape[1]))
+    return values if targets.clip is None else np.clip(values, *targets.clip)
 
 
 # ---- the greatest predictions ---------------------------------------------------------------------------------

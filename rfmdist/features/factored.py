@@ -114,12 +114,17 @@ class FactoredFeatures:
             threads.scratch("residual", (len(block.values),), dtype),
         )
         data = block.indptr, block.indices, block.values, self.factor, self.offsets
-        pulls = step.ridge + self.floor, self.shrinkage[0]
+        ridges, base, pulls = self._ridges(block, step), self._base, self._pulls(block, threads)
         failed = threads.map(
-            lambda first, last: kernels.solve_rows(*data, *pulls, first, last, HEAVY, *solution),
+            lambda first, last: kernels.solve_rows(
+                *data, ridges, base, pulls, self.shrinkage[0], first, last, HEAVY, *solution
+            ),
             block.pieces(PIECE_ENTRIES),
         )
-        failed += [self._solve_heavy(block, i, *pulls, solution, threads) for i in block.longer_than(HEAVY)]
+        failed += [
+            self._solve_heavy(block, i, float(ridges[i]), pulls[i : i + 1], solution, threads)
+            for i in block.longer_than(HEAVY)
+        ]
         for row in failed:
             if row >= 0:
                 raise SingularRowError(
@@ -139,8 +144,7 @@ class FactoredFeatures:
         partial.sums["squares"] += np.vdot(residual, residual)
         partial.sums["gram"] += tall_gram(solution.rows, solution.rows)
         if step.crossing:
-            basis = self._into_basis(step) / np.sqrt(self.size)
-            partial.rows.append((tall_product(solution.rows, basis), solution.intercepts.copy()))
+            partial.rows.append(self._rows_across(block, solution, step, threads))
             return
         least, most = CROSS_PANELS
         panels = min(max(self.factor.nbytes // CROSS_PANEL_BYTES, least), most)
@@ -209,6 +213,26 @@ class FactoredFeatures:
 
     # ---- inside -----------------------------------------------------------------------------------------------
 
+    def _ridges(self, block: RowBlock, step: Step) -> NDArray[np.float64]:
+        """δ of each row of the block, ndarray of shape (rows,)."""
+        return np.full(block.stop - block.start, step.ridge + self.floor)
+
+    @property
+    def _base(self) -> NDArray[Any]:
+        """What is added to the diagonal of every row's system, ndarray of shape (r,); empty if nothing."""
+        return np.empty(0, self.factor.dtype)
+
+    def _pulls(self, block: RowBlock, threads: Threads) -> NDArray[Any]:
+        """What is added to the right side of each row's system, ndarray of shape (rows, r); empty if nothing."""
+        return np.empty((0, self.rank), self.factor.dtype)
+
+    def _rows_across(
+        self, block: RowBlock, solution: Solution, step: Step, threads: Threads
+    ) -> tuple[NDArray[Any], ...]:
+        """The block's rows of the other side's features, and of their offsets."""
+        basis = self._into_basis(step) / np.sqrt(self.size)
+        return tall_product(solution.rows, basis), solution.intercepts.copy()
+
     def _weight(self, step: Step) -> float:
         """The weight w δ of Z's sparse part in units of the dual coefficients: ω ridge + floor."""
         return step.replacement * step.ridge + self.floor
@@ -244,12 +268,12 @@ class FactoredFeatures:
         return (total.sums["residuals"] + counts * self.offsets) / np.maximum(counts + self.shrinkage[1], 1)
 
     def _solve_heavy(
-        self, block: RowBlock, i: int, delta: float, shrinkage: float, solution: Solution, threads: Threads
+        self, block: RowBlock, i: int, delta: float, pull: NDArray[Any], solution: Solution, threads: Threads
     ) -> int:
         """Solve one row with its entries shared among threads; the sums are made in a fixed order."""
         start, stop = int(block.indptr[i]), int(block.indptr[i + 1])
         cuts = [(start + a, start + b) for a, b in spans(stop - start, PIECE_ENTRIES)]
-        y, b, intercepts = solution.residual, solution.rows[i], solution.intercepts
+        y, b, intercepts, shrinkage = solution.residual, solution.rows[i], solution.intercepts, self.shrinkage[0]
 
         def part(first: int, last: int) -> tuple[NDArray[Any], ...]:
             gram = np.zeros((self.rank, self.rank), self.factor.dtype)
@@ -259,6 +283,9 @@ class FactoredFeatures:
             return gram, right, y[first:last].sum()
 
         gram, right, sums = (np.sum(parts, axis=0) for parts in zip(*threads.map(part, cuts), strict=True))
+        if len(pull):
+            gram.flat[:: self.rank + 1] += self._base
+            right[0] += pull[0]
         intercepts[i] = kernels.solve_gram(gram, right, sums, stop - start, delta, shrinkage, b)
         if np.isnan(intercepts[i]):
             return i

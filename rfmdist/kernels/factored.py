@@ -211,10 +211,50 @@ def _solve_short(
     indices: Array, y: Array, factor: Array, ridge: float, shrinkage: float, work: tuple[Array, ...], b: Array
 ) -> float:
     """Solve a row in the dual, (U_O U_O' + ridge I) a = y with b = U_O'a and residuals ridge a, as `solve_gram`."""
-    slab, outer, dual, right = work
+    _gather(indices, y, factor, 0, len(y), work[0], work[3])
+    return _solve_dual(y, ridge, shrinkage, work, b)
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _solve_short_pulled(
+    indices: Array,
+    y: Array,
+    factor: Array,
+    ridge: float,
+    base: Array,
+    pull: Array,
+    shrinkage: float,
+    work: tuple[Array, ...],
+    b: Array,
+) -> float:
+    """Solve a row in the dual with the ridge D = diag(base + ridge) and ``pull`` x added to U_O'y.
+
+    With S = U_O D^-1/2 and z = D^-1/2 x: (S S' + I) a = y - S z, residuals a and b = D^-1/2 (S'a + z).
+    """
+    slab = work[0]
+    _gather(indices, y, factor, 0, len(y), slab, work[3])
+    scale, z = np.empty(len(b), b.dtype), np.empty(len(b), b.dtype)
+    for q in range(len(b)):
+        scale[q] = 1 / np.sqrt(base[q] + ridge)
+        z[q] = pull[q] * scale[q]
+    for t in range(len(y)):
+        row, found = slab[t], y[t] * 0
+        for q in range(len(b)):
+            row[q] *= scale[q]
+            found += row[q] * z[q]
+        y[t] -= found
+    intercept = _solve_dual(y, 1.0, shrinkage, work, b)
+    for q in range(len(b)):
+        b[q] = (b[q] + z[q]) * scale[q]
+    return intercept
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _solve_dual(y: Array, ridge: float, shrinkage: float, work: tuple[Array, ...], b: Array) -> float:
+    """Solve (S S' + ridge I) a = y for the rows S that the slab holds; b += S'a, ``y`` becomes the residuals."""
+    slab, outer, dual, _ = work
     size, numbers = len(y), np.ones(3, np.int32)
     scalars, letters, lower = np.array([1, 0], b.dtype), np.array([78, 84], np.uint8), np.full(1, 76, np.uint8)
-    _gather(indices, y, factor, 0, size, slab, right)
     _outer(slab, size, outer, numbers, scalars, letters)
     for t in range(size):
         outer[t * size + t] += ridge
@@ -246,7 +286,9 @@ def solve_rows(
     values: Array,
     factor: Array,
     offsets: Array,
-    ridge: float,
+    ridges: Array,
+    base: Array,
+    pulls: Array,
     shrinkage: float,
     first: int,
     last: int,
@@ -257,14 +299,17 @@ def solve_rows(
 ) -> int:
     """Solve rows ``first`` to ``last`` for coefficients b, with an intercept unless ``shrinkage`` is infinite.
 
-    b = (U_O'U_O + ridge I)^-1 U_O'(y - intercept) with y the values less the columns' ``offsets`` (METHOD: factored
-    features). Writes ``solved`` (rows, r), ``intercepts`` (rows,) and the ``residual`` (entries,). A row with few
-    entries is solved in the dual, a smaller system. Rows of more than ``heavy`` entries are left alone. Returns -1,
-    or the first row whose system is not positive definite.
+    b = (U_O'U_O + diag(base) + ridge I)^-1 (U_O'(y - intercept) + pull) with y the values less the columns'
+    ``offsets`` (METHOD: factored features; RATINGS (1), (2)): ``ridges`` (rows,), ``base`` (r,) and ``pulls``
+    (rows, r), of which the last two are empty where there are none. Writes ``solved`` (rows, r), ``intercepts``
+    (rows,) and the ``residual`` (entries,). A row with few entries is solved in the dual, a smaller system. Rows of
+    more than ``heavy`` entries are left alone. Returns -1, or the first row whose system is not positive definite.
     """
-    rank = factor.shape[1]
-    # Without a ridge the dual alone can be solved for fewer entries than the rank.
-    few = rank if ridge == 0 else min(3 * rank // 4, chunk(rank))
+    rank, pulled = factor.shape[1], len(base) > 0
+    few = min(3 * rank // 4, chunk(rank))
+    if len(ridges) > 0 and ridges[0] == 0:
+        # Without a ridge the dual alone can be solved for fewer entries than the rank, and has no inverse of D.
+        few = 0 if pulled else rank
     slab = np.empty((max(few, chunk(rank)), rank), factor.dtype)
     gram = np.empty((rank, rank), factor.dtype)
     right = np.empty((2 if shrinkage < np.inf else 1, rank), factor.dtype)
@@ -279,10 +324,20 @@ def solve_rows(
         intercepts[i] = 0
         centre(indices, values, offsets, start, stop, residual)
         if 0 < stop - start <= few:
-            row = slice(start, stop)
-            intercepts[i] = _solve_short(indices[row], residual[row], factor, ridge, shrinkage, work, b)
+            row, ridge = slice(start, stop), ridges[i]
+            if pulled:
+                intercepts[i] = _solve_short_pulled(
+                    indices[row], residual[row], factor, ridge, base, pulls[i], shrinkage, work, b
+                )
+            else:
+                intercepts[i] = _solve_short(indices[row], residual[row], factor, ridge, shrinkage, work, b)
         elif start < stop:
+            ridge = ridges[i]
             gram[:] = 0
+            if pulled:
+                for q in range(rank):
+                    gram[q, q] = base[q]
+                    right[0, q] = pulls[i, q]
             _add_gram(indices, residual, factor, start, stop, slab, gram, right)
             total = np.sum(residual[start:stop]) if shrinkage < np.inf else 0.0
             intercepts[i] = solve_gram(gram, right, total, stop - start, ridge, shrinkage, b)
@@ -293,6 +348,26 @@ def solve_rows(
         if np.isnan(intercepts[i]):
             return i
     return -1
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def sum_rows(
+    indptr: Array, indices: Array, factor: Array, weights: Array, mean: Array, first: int, last: int, out: Array
+) -> None:
+    """Sum weight_j u_j - mean over the entries j of each of the rows ``first`` to ``last`` into ``out`` (rows, r)."""
+    rank = factor.shape[1]
+    ahead = AHEAD if factor.nbytes > FAR else len(indices)
+    for i in range(first, last):
+        start, stop, total = indptr[i], indptr[i + 1], out[i]
+        for q in range(rank):
+            total[q] = (start - stop) * mean[q]
+        for e in range(start, stop):
+            if e + ahead < stop:
+                _prefetch_row(factor, indices[e + ahead])
+            j = np.uint64(indices[e])
+            row, weight = factor[j], weights[j]
+            for q in range(rank):
+                total[q] += weight * row[q]
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})

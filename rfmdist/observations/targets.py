@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rfmdist.errors import InputError
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
 from rfmdist.observations.kept import KeptBlocks
+from rfmdist.observations.scales import Scales
 from rfmdist.observations.store import Observations
 
 LARGEST = 1e100
@@ -35,6 +36,8 @@ class Targets:
         Roles of the entries that are fitted and of those that are only scored.
     clip : tuple of float or None
         Range that predictions are held to.
+    scales : Scales or None
+        Of the rows; what is left of the values is divided by its row's scale.
     keep_bytes : int
         Bytes of blocks that `read` keeps for the next time they are asked for. Copies keep their own.
     """
@@ -46,6 +49,7 @@ class Targets:
     fitted: frozenset[Role] = FITTED_ROLES
     scored: frozenset[Role] = frozenset()
     clip: tuple[float, float] | None = None
+    scales: Scales | None = None
     keep_bytes: int = 0
     _kept: KeptBlocks = field(default_factory=KeptBlocks, init=False, repr=False)
 
@@ -72,10 +76,11 @@ class Targets:
             As `Observations.by_column`.
         """
         by_column, offsets = self.observations.by_column(), self.offsets.transposed()
-        return replace(self, observations=by_column, offsets=offsets, scored=frozenset())
+        scales = None if self.scales is None else self.scales.transposed()
+        return replace(self, observations=by_column, offsets=offsets, scored=frozenset(), scales=scales)
 
     def root_mean_square(self) -> float:
-        """Root mean square of the fitted values less their offsets; 1 where nothing is left of them.
+        """Root mean square of the fitted values less their offsets, scaled; 1 where nothing is left of them.
 
         Raises
         ------
@@ -85,6 +90,8 @@ class Targets:
         total, count, peak = 0.0, 0, 0.0
         for block in self.observations.row_blocks(self.fitted):
             left = block.values - self.offsets.of(block)
+            if self.scales is not None:
+                left /= self.scales.of(block)
             peak = max(peak, float(np.abs(left).max(initial=0.0)))
             if peak < LARGEST:
                 total, count = total + float(left @ left), count + len(left)
@@ -95,16 +102,21 @@ class Targets:
         return float(np.sqrt(total / count)) if peak > 0 else 1.0
 
     def standardize(self, block: RowBlock) -> RowBlock:
-        """Return the block's values less offsets, divided by the unit, in ``dtype``."""
+        """Return the block's values less offsets, divided by scale and unit, in ``dtype``."""
         left = self.offsets.of(block)
         np.subtract(block.values, left, out=left)
+        if self.scales is not None:
+            left /= self.scales.of(block)
         # Divided in float64 and rounded once.
         values = np.divide(left, self.unit, out=np.empty(len(left), self.dtype), casting="same_kind")
         return block.with_values(values)
 
     def predictions(self, block: RowBlock, standardized: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn standardised predictions of the block's entries back into the values' own units."""
-        values = self.offsets.of(block) + self.unit * standardized
+        values: NDArray[np.float64] = self.unit * standardized.astype(np.float64)
+        if self.scales is not None:
+            values *= self.scales.of(block)
+        values += self.offsets.of(block)
         return values if self.clip is None else np.clip(values, *self.clip)
 
     def _read(self, start: int, stop: int) -> tuple[RowBlock, RowBlock | None]:

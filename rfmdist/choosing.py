@@ -1,0 +1,177 @@
+"""The stages of a fit that choose settings, all by the validation entries. Knows no files and no Dask.
+
+Short trials tell noise from none, then whether each addition of RATINGS earns its place, by successive halving:
+the better half of the trials goes on at twice the rank. Paths of the ridge at growing rank choose the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from rfmdist.errors import SingularRowError
+from rfmdist.features.augmented import Extras
+from rfmdist.fitting import Fit, Result
+from rfmdist.observations.blocks import Role
+from rfmdist.selection import (
+    EARNED,
+    FREE_FLOPS,
+    GROWN_FURTHER,
+    GROWN_GAIN,
+    HALVED_ITERATIONS,
+    HALVED_RANK,
+    HALVED_RIDGE,
+    INDICATORS,
+    MOST_RANK,
+    PATH_FACTOR,
+    PLAIN_WEIGHT,
+    RANK_STEPS,
+    RIDGE_BY_COUNT,
+    ROW_SCALE,
+    SEARCH_FACTOR,
+    SEARCH_GAIN,
+    SEARCH_RANK,
+    SIDE_WEIGHT,
+    START_RANK,
+    TRIAL_FACTOR,
+    TRIAL_ITERATIONS,
+    USUAL_INDICATORS,
+    WORKING_WEIGHT,
+    Point,
+    Settings,
+    ridge_schedule,
+    search_weight,
+)
+
+TRAIN = frozenset({Role.TRAIN})
+WORTHS = {"ridge_by_count": RIDGE_BY_COUNT, "row_scale": ROW_SCALE, "side_weight": SIDE_WEIGHT}
+"""What each addition that is on or off is where it is on."""
+
+
+class Choice:
+    """Chooses what is "auto" for one fit."""
+
+    def __init__(self, fit: Fit) -> None:
+        self.fit, self.model, self.plan = fit, fit.model, fit.plan
+        extras = {name: getattr(self.model, name) for name in Extras._fields}
+        usable = self.plan.features == "factored" and self.plan.sides == "both" and not self.model.floor
+        self.open = [name for name, value in extras.items() if value == "auto" and usable and fit.validated]
+        if self.model.offsets == "stored":
+            self.open = [name for name in self.open if name != "row_scale"]
+        self.given = Extras(**{name: 0.0 if value == "auto" else float(value) for name, value in extras.items()})
+        self.grows = self.plan.features == "factored" and self.model.rank == "auto" and fit.validated
+
+    def choose(self) -> Result:
+        """Fit on the training entries, with what is "auto" chosen by the validation entries."""
+        plain = Settings(PLAIN_WEIGHT if self.model.replacement == "auto" else self.model.replacement, self.given)
+        trials, found = [], None
+        if self.model.replacement == "auto" or self.open:
+            trials.append(self._trial(plain))
+        if self.model.replacement == "auto":
+            with suppress(SingularRowError):  # the plain weight then stands
+                trials.append(self._trial(plain._replace(replacement=WORKING_WEIGHT)))
+            if self.model.ridge == "auto" and not trials[0].rising:
+                with suppress(SingularRowError):
+                    found = self._search()
+                if found is not None and found.noiseless:
+                    return found
+        settings = self._extended(trials) if self.open else min(trials, key=_error).settings if trials else plain
+        best = self._fitted(settings)
+        return best if found is None or best.error <= found.error else found
+
+    # ---- trials -----------------------------------------------------------------------------------------------
+
+    def _trial(self, settings: Settings) -> Result:
+        """A coarse, short path."""
+        schedule = ridge_schedule(self.model.ridge, self.model.dtype, TRIAL_FACTOR)
+        limit = min(TRIAL_ITERATIONS, self.model.max_iter)
+        return self.fit.descend("try", TRAIN, schedule.points(self._rank(START_RANK)), settings, limit)
+
+    def _extended(self, trials: list[Result]) -> Settings:
+        """Choose among plain settings and those with additions; then leave out each addition that does not earn."""
+        full = self.given._replace(**{name: WORTHS[name] for name in self.open if name in WORTHS})
+        weights = sorted({trial.settings.replacement for trial in trials})
+        if "indicators" in self.open:
+            tried = [Settings(weights[0], full._replace(indicators=c)) for c in INDICATORS]
+            tried += [Settings(w, full._replace(indicators=USUAL_INDICATORS)) for w in weights[1:]]
+        else:
+            tried = [Settings(w, full) for w in weights]
+        plain = min(trials, key=_error)
+        found = {trial.settings: trial for trial in [*trials, *self._tried(tried)]}
+        best = self._halved(list(found.values()))
+        kept, reference = best.settings.extras, found[best.settings]
+        for name in [name for name in WORTHS if name in self.open and getattr(kept, name)]:
+            without = best.settings._replace(extras=best.settings.extras._replace(**{name: 0.0}))
+            for trial in self._tried([without]):
+                if reference.error > (1 - EARNED) * trial.error:
+                    kept = kept._replace(**{name: 0.0})
+        return best.settings._replace(extras=kept) if reference.error < plain.error else plain.settings
+
+    def _tried(self, settings: Iterable[Settings]) -> list[Result]:
+        """Trials of the settings that can be solved."""
+        results = []
+        for each in settings:
+            with suppress(SingularRowError):
+                results.append(self._trial(each))
+        return results
+
+    def _halved(self, trials: list[Result]) -> Result:
+        """Let the better half go on at twice the rank, again and again, until one is left."""
+        while len(trials) > 1:
+            trials = sorted(trials, key=_error)[: (len(trials) + 1) // 2]
+            if len(trials) > 1:
+                trials = [self._further(trial) for trial in trials]
+        return trials[0]
+
+    def _further(self, trial: Result) -> Result:
+        """A few more iterations from a trial's best iterate, at the ridge and the rank where trials rank as fits do."""
+        last = trial.points[-1]
+        ridge = HALVED_RIDGE if self.model.ridge == "auto" else last.ridge
+        point = Point(ridge, min(HALVED_RANK, self._most_rank) if self.grows else last.rank)
+        return self.fit.descend("try", TRAIN, [point] * HALVED_ITERATIONS, trial.settings, HALVED_ITERATIONS, trial)
+
+    # ---- fits -------------------------------------------------------------------------------------------------
+
+    def _search(self) -> Result:
+        """The fast path, which recovers what has no noise; a rank that is too low shows in the error."""
+        rank, best = self._rank(SEARCH_RANK), None
+        schedule = ridge_schedule("auto", self.model.dtype, SEARCH_FACTOR[self.plan.sides])
+        settings = Settings(search_weight(self.plan.sides, self.fit.observed_share), self.given)
+        while True:
+            found = self.fit.descend("fit", TRAIN, schedule.points(rank), settings, self.model.max_iter)
+            gained = best is None or found.error < (1 - SEARCH_GAIN) * best.error
+            best = found if best is None or found.error < best.error else best
+            tried, rank = rank, min(2 * rank, self._most_rank)
+            if best.noiseless or not gained or self.model.rank != "auto" or rank <= tried:
+                return best
+
+    def _fitted(self, settings: Settings) -> Result:
+        """The slow path for noise, or the fixed ridge, at growing rank as long as that gains or costs little."""
+        best, tried, gain = self._path(settings, self._rank(START_RANK)), self._rank(START_RANK), 1.0
+        for rank in RANK_STEPS if self.grows else ():
+            rank = min(rank, self._most_rank)
+            costly = len(best.points) * self.plan.flops * (rank / self.plan.rank) ** 2 > FREE_FLOPS
+            if rank <= tried or (gain < GROWN_FURTHER and costly and tried > START_RANK):
+                break
+            grown = self._path(settings, rank)
+            gain, tried = 1 - grown.error / best.error, rank
+            best = grown if gain >= GROWN_GAIN else best
+        return best
+
+    def _path(self, settings: Settings, rank: int) -> Result:
+        schedule = ridge_schedule(self.model.ridge, self.model.dtype, PATH_FACTOR)
+        points = schedule.points(rank, rising=self.grows and rank > START_RANK)
+        return self.fit.descend("fit", TRAIN, points, settings, self.model.max_iter)
+
+    def _rank(self, start: int) -> int:
+        """Return the rank to begin with."""
+        return min(start, self.plan.rank) if self.grows else self.plan.rank
+
+    @property
+    def _most_rank(self) -> int:
+        """The greatest rank worth trying."""
+        return 0 if self.plan.features == "dense" else min(MOST_RANK, *self.fit.observations.shape)
+
+
+def _error(result: Result) -> float:
+    return result.error

@@ -1,0 +1,236 @@
+"""Factored features that also know which entries were observed, how many, and what is told of rows and columns.
+
+RATINGS (1), (2) and (4). The matrix that is completed is [[Y, X], [X, ?]] with X the standardised indicators of
+the observed entries, a sparse matrix minus one of rank one, never formed; side columns are offered to every solve
+beside the learned ones. Knows this form; not where counts and side columns come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfmdist.features.factored import (
+    PIECE_ENTRIES,
+    FactoredFeatures,
+    Solution,
+    Square,
+    _joined,
+    tall_gram,
+    tall_product,
+)
+from rfmdist.features.power import PanelMap, spans
+from rfmdist.features.protocol import Partial, Step
+from rfmdist.kernels import factored as kernels
+from rfmdist.kernels.threads import Threads, one_blas_thread
+from rfmdist.observations.blocks import RowBlock
+
+COUNT_DAMPING = 20.0
+"""k: entries' worth of damping of the indicators' standardisation (RATINGS: tuned once, moves little)."""
+RIDGE_DAMPING = 5.0
+"""Entries' worth of damping of the ridge by count (RATINGS (2))."""
+INDICATOR_RIDGE = 2.0
+"""l: ridge of the indicators' own rows in units of that of the ratings' rows (RATINGS (1))."""
+LEAST_SHARE = 1e-9
+"""Of the greatest eigenvalue: directions below it are kept that large, so that their inverse root is harmless."""
+
+
+class Extras(NamedTuple):
+    """How much each addition to plain factored features counts; 0 switches it off.
+
+    Attributes
+    ----------
+    indicators : float
+        c, the deviation of the block that tells which entries were observed, in units of the values' (RATINGS (1)).
+    ridge_by_count : float
+        q, the power of its number of entries that a row's ridge grows with (RATINGS (2)).
+    row_scale : float
+        Power of the rows' scales: values are divided by them, features do not know (RATINGS (3)).
+    side_weight : float
+        x, the size of side columns in that of U's rows (RATINGS (4)).
+    """
+
+    indicators: float = 0.0
+    ridge_by_count: float = 0.0
+    row_scale: float = 0.0
+    side_weight: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Margin:
+    """What is known of the rows (or columns) beside their values.
+
+    Attributes
+    ----------
+    counts : float64 ndarray of shape (size,)
+        Fitted entries of each.
+    side : ndarray of shape (size, e)
+        Standardised side columns.
+    """
+
+    counts: NDArray[np.float64]
+    side: NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class AugmentedFeatures(FactoredFeatures):
+    """Features of one side of [[Y, X], [X, ?]]: P = [U; U2] [U; U2]', and side columns beside U.
+
+    Attributes
+    ----------
+    factor : ndarray of shape (n, r + e)
+        U of the values' columns, and e side columns.
+    companion : ndarray of shape (n, r)
+        U2 of the indicators' columns, U2'U2 diagonal; of no columns where the indicators' weight is 0.
+    margins : tuple of Margin
+        Of this side, and of the side that is solved.
+    extras : Extras
+        How much each addition counts.
+    """
+
+    companion: NDArray[Any] = field(kw_only=True)
+    margins: tuple[Margin, Margin] = field(kw_only=True)
+    extras: Extras = field(kw_only=True)
+
+    @classmethod
+    def begin(cls, plain: FactoredFeatures, margins: tuple[Margin, Margin], extras: Extras) -> Self:
+        """Augment ``plain`` features; indicators' features begin at nothing, the first half step finds them."""
+        companion = np.zeros((plain.size, plain.rank if extras.indicators else 0), plain.factor.dtype)
+        factor = _beside(plain.factor, margins[0].side, extras.side_weight)
+        start = factor, plain.offsets, plain.shrinkage, plain.floor
+        return cls(*start, companion=companion, margins=margins, extras=extras)
+
+    @property
+    def learned(self) -> int:
+        """r, the columns of U that are learned."""
+        side = self.margins[0].side.shape[1] if self.extras.side_weight else 0
+        return self.rank - side
+
+    @cached_property
+    def _total(self) -> float:
+        """N, the number of fitted entries."""
+        return float(self.margins[0].counts.sum())
+
+    @cached_property
+    def _base(self) -> NDArray[Any]:
+        """The diagonal of U2'U2; of no length without indicators."""
+        if not self.extras.indicators:
+            return np.empty(0, self.factor.dtype)
+        base = np.zeros(self.rank, self.factor.dtype)
+        base[: self.learned] = np.square(self.companion, dtype=np.float64).sum(axis=0)
+        return base
+
+    # ---- a block of rows --------------------------------------------------------------------------------------
+
+    def _ridges(self, block: RowBlock, step: Step) -> NDArray[np.float64]:
+        """δ ((p + 5) / (mean p + 5))^q for rows of p entries (RATINGS (2))."""
+        typical = self._total / max(len(self.margins[1].counts), 1) + RIDGE_DAMPING
+        share = (np.diff(block.indptr) + RIDGE_DAMPING) / typical
+        return np.asarray((step.ridge + self.floor) * share**self.extras.ridge_by_count)
+
+    def _pulls(self, block: RowBlock, threads: Threads) -> NDArray[Any]:
+        """The block's rows of X U2, and zeros for side columns."""
+        if not self.extras.indicators:
+            return super()._pulls(block, threads)
+        pulls = threads.scratch("pulls", (block.stop - block.start, self.rank), self.factor.dtype)
+        pulls[:, self.learned :] = 0
+        pulls[:, : self.learned] = self._indicators(block, self.companion, threads)
+        return pulls
+
+    def _indicators(self, block: RowBlock, of: NDArray[Any], threads: Threads) -> NDArray[Any]:
+        """The block's rows of X times ``of``, n × any.
+
+        X_ij = c sqrt(N) (1[ij observed] - p_i q_j / N) / sqrt((p_i + k)(q_j + k)). So a row is c sqrt(N / (p + k))
+        times the sum, over its entries, of u_j / sqrt(q_j + k) less its mean over all entries: the rank-one part
+        costs nothing.
+        """
+        counts, dtype = self.margins[0].counts, self.factor.dtype
+        weights = 1 / np.sqrt(counts + COUNT_DAMPING)
+        mean = np.zeros(of.shape[1])
+        for top, bottom in spans(len(of), 1 << 14):
+            mean += (counts[top:bottom] * weights[top:bottom]) @ of[top:bottom].astype(np.float64, copy=False)
+        mean = (mean / max(self._total, 1)).astype(dtype)
+        out = threads.scratch("indicators", (block.stop - block.start, of.shape[1]), dtype)
+        data = block.indptr, block.indices, of, weights.astype(dtype), mean
+        threads.map(lambda first, last: kernels.sum_rows(*data, first, last, out), block.pieces(PIECE_ENTRIES))
+        scale = self.extras.indicators * np.sqrt(self._total / (np.diff(block.indptr) + COUNT_DAMPING))
+        out *= scale.astype(dtype)[:, None]
+        return out
+
+    def _rows_across(
+        self, block: RowBlock, solution: Solution, step: Step, threads: Threads
+    ) -> tuple[NDArray[Any], ...]:
+        """The block's rows of L, of their offsets, and of L2.
+
+        With U'U + U2'U2 = V diag(g) V': L = (B V) (g + w δ_i) / sqrt(g n), and the indicators' own rows
+        B2 = X U (U'U + l δ I)^-1 give L2 alike.
+        """
+        dtype, delta = self.factor.dtype, step.ridge + self.floor
+        g, v = self._spectrum
+        root = np.sqrt(g * self.size)
+        across = solution.rows @ v.astype(dtype)
+        weight = step.replacement * self._ridges(block, step)
+        across *= (g / root).astype(dtype) + weight.astype(dtype)[:, None] * (1 / root).astype(dtype)
+        if not self.extras.indicators:
+            return across, solution.intercepts.copy(), across[:, :0]
+        damped = self.gram + INDICATOR_RIDGE * delta * np.eye(self.rank)
+        basis = np.linalg.solve(damped, v) * ((g + step.replacement * delta) / root)
+        companion = self._indicators(block, self.factor, threads) @ basis.astype(dtype)
+        return across, solution.intercepts.copy(), companion
+
+    @cached_property
+    def _spectrum(self) -> tuple[NDArray[np.float64], Square]:
+        """Eigenvalues g and eigenvectors V of U'U + U2'U2, side columns among U's."""
+        total = self.gram.copy()
+        if self.extras.indicators:
+            total.flat[:: self.rank + 1] += self._base
+        g, v = np.linalg.eigh(total)
+        return np.maximum(g, g[-1] * LEAST_SHARE), v
+
+    # ---- the update -------------------------------------------------------------------------------------------
+
+    def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> Self:
+        """Keep the r leading directions of [L; L2] [L; L2]', raised to ``power``, and put side columns beside them."""
+        with one_blas_thread():
+            parts = [list(part) for part in zip(*total.rows, strict=True)]
+            total.rows.clear()
+            left, offsets, companion = map(_joined, parts)
+            below = tall_gram(companion, companion) if companion.shape[1] else np.zeros((self.rank, self.rank))
+            g, v = np.linalg.eigh(tall_gram(left, left) + below)
+            kept = v[:, -self.learned :] * np.maximum(g[-self.learned :], 0) ** ((power - 1) / 2)
+            turned = kept @ np.linalg.eigh(kept.T @ below @ kept)[1]
+            left = tall_product(left, turned)
+            companion = tall_product(companion, turned) if companion.shape[1] else companion
+            other, own = self.margins
+            factor = _beside(left, own.side, self.extras.side_weight)
+        return replace(
+            self,
+            factor=factor,
+            offsets=offsets.astype(factor.dtype),
+            shrinkage=self.shrinkage[::-1],
+            companion=companion,
+            margins=(own, other),
+        )
+
+    def grown(self, rank: int, seed: int) -> Self:
+        """Return features that learn this many directions at least; see `FactoredFeatures.grown`."""
+        learned = self.learned
+        bare = FactoredFeatures(self.factor[:, :learned], self.offsets, self.shrinkage, self.floor)
+        more = bare.grown(rank, seed).factor[:, learned:]
+        factor = np.concatenate([self.factor[:, :learned], more, self.factor[:, learned:]], axis=1)
+        companion = self.companion
+        if self.extras.indicators:
+            companion = np.concatenate([companion, np.zeros_like(more)], axis=1)
+        return replace(self, factor=factor, companion=companion)
+
+
+def _beside(factor: NDArray[Any], side: NDArray[Any], weight: float) -> NDArray[Any]:
+    """U and the side columns, the latter ``weight`` times as large as a row of U."""
+    if not weight or not side.shape[1]:
+        return factor
+    size = np.sqrt(np.trace(tall_gram(factor, factor)) / max(len(factor), 1))
+    return np.concatenate([factor, (weight * size * side).astype(factor.dtype)], axis=1)

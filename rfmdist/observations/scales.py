@@ -1,0 +1,76 @@
+"""Scales of rows: how widely each row's values spread, so that wide and narrow raters weigh alike (RATINGS (3))."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfmdist.observations.blocks import Offsets, RowBlock
+
+DAMPING = 20.0
+"""Entries' worth of pull of a row's variance towards that of all (RATINGS: tuned once)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """Each row's scale, (its damped variance over that of all) ^ (``power`` / 2).
+
+    Attributes
+    ----------
+    rows : float64 ndarray of shape (m,)
+        Scale of each row.
+    offsets : Offsets
+        What the spreads are measured from.
+    variance : float
+        Mean square of all values less those offsets.
+    power : float
+        1/2 halves the difference on a logarithmic scale; 0 would leave all scales 1.
+    across : bool
+        Whether blocks are read by column, so that these are the scales of their columns.
+    """
+
+    rows: NDArray[np.float64]
+    offsets: Offsets
+    variance: float
+    power: float
+    across: bool = False
+
+    def of(self, block: RowBlock) -> NDArray[np.float64]:
+        """Scale of each entry of a block."""
+        if self.across:
+            return self.rows.take(block.indices)
+        return np.repeat(self.rows[block.start : block.stop], np.diff(block.indptr))
+
+    def transposed(self) -> Scales:
+        """Return the scales for blocks of the transposed matrix."""
+        return replace(self, across=not self.across)
+
+    def for_rows(self, blocks: Iterable[RowBlock], offsets: Offsets) -> Scales:
+        """Return the scales of other rows, with ``offsets`` of theirs, measured as these were."""
+        rows = np.ones(len(offsets.rows))
+        for block in blocks:
+            squares, counts = _squares(block, offsets), np.diff(block.indptr)
+            damped = (squares + DAMPING * self.variance) / ((counts + DAMPING) * self.variance)
+            rows[block.start : block.stop] = damped ** (self.power / 2)
+        return replace(self, rows=rows, offsets=offsets)
+
+
+def fit_scales(blocks: Iterable[RowBlock], offsets: Offsets, power: float) -> Scales | None:
+    """Measure the scale of each row; ``blocks`` are gone through twice. None where nothing is left of the values."""
+    total, count = 0.0, 0
+    for block in blocks:
+        total += float(_squares(block, offsets).sum())
+        count += len(block.values)
+    if not total > 0:
+        return None
+    return Scales(np.ones(len(offsets.rows)), offsets, total / count, power).for_rows(blocks, offsets)
+
+
+def _squares(block: RowBlock, offsets: Offsets) -> NDArray[np.float64]:
+    """Sum of squares of each row's values less the offsets."""
+    left = block.values - offsets.of(block)
+    rows = np.repeat(np.arange(block.stop - block.start), np.diff(block.indptr))
+    return np.bincount(rows, left**2, block.stop - block.start).astype(np.float64, copy=False)
