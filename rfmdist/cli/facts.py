@@ -39,8 +39,8 @@ def store_facts(path: Path) -> dict[str, Any]:
         "deviation": summary.deviation,
         "split": observations.role_counts() if observations.has_split else None,
         "offsets_stored": observations.offsets is not None,
-        "row_table": observations.table_kinds("rows"),
-        "column_table": observations.table_kinds("columns"),
+        "row_table": observations.table_kinds("rows") or None,
+        "column_table": observations.table_kinds("columns") or None,
         "completion": _settings(observations.attributes("completion")),
         "disk_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
         "dense_fit": {

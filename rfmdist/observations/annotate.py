@@ -87,8 +87,8 @@ def _places(known: pd.Index[Any], ids: pd.Index[Any], source: str, store: str) -
     found = np.flatnonzero(codes >= 0)
     if not len(found):
         raise InputError(
-            f"{source}: none of its {len(ids)} ids is in {store}; name the column of ids, or the rows instead of the"
-            " columns or the other way round"
+            f"{source}: none of its {len(ids)} ids is in {store}; name the column of ids, and check whether they are"
+            " of rows or of columns"
         )
     counts = np.bincount(codes[found], minlength=len(known))
     if counts.max() > 1:

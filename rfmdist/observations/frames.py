@@ -46,7 +46,7 @@ def write_columns(root: zarr.Group, store: str, frame: str, columns: dict[str, C
         If the disk is full; the earlier columns are then still there.
     """
     group: Any = root[frame]
-    order: list[str] = list(group.attrs[ORDER])
+    order = column_names(root, frame)
     new = [name for name in columns if name not in order]
     with ExitStack() as stack:
         for name, values in columns.items():
@@ -72,7 +72,7 @@ def read_columns(root: zarr.Group, store: str, frame: str, ids: pd.Index[Any], n
     """
     import pandas as pd
 
-    there = column_kinds(root, frame)
+    there = column_names(root, frame)
     columns = {}
     for name in names:
         if name not in there:
@@ -82,10 +82,16 @@ def read_columns(root: zarr.Group, store: str, frame: str, ids: pd.Index[Any], n
     return pd.DataFrame(columns, index=ids)
 
 
+def column_names(root: zarr.Group, frame: str) -> list[str]:
+    """Names of the columns of ``obs`` or ``var``, in their order."""
+    order: Any = root[frame].attrs[ORDER]
+    return [str(name) for name in order]
+
+
 def column_kinds(root: zarr.Group, frame: str) -> dict[str, str]:
     """Names of the columns of ``obs`` or ``var`` in their order, and what each holds, in words."""
     group: Any = root[frame]
-    return {str(name): _kind(group.get(name)) for name in group.attrs[ORDER]}
+    return {name: _kind(group.get(name)) for name in column_names(root, frame)}
 
 
 def _kind(found: Any) -> str:
@@ -93,7 +99,7 @@ def _kind(found: Any) -> str:
     encoding = "nothing" if found is None else str(found.attrs.get("encoding-type"))
     if encoding == "array":
         return KINDS.get(found.dtype.kind, encoding)
-    if encoding == "categorical":
+    if encoding == "categorical" and "categories" in found:
         return f"{found['categories'].shape[0]} categories"
     return {"string-array": "text", "nullable-integer": "integers", "nullable-boolean": "yes or no"}.get(
         encoding, encoding

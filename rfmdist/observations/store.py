@@ -453,7 +453,9 @@ class Observations:
 
     def table_names(self, axis: Axis) -> list[str]:
         """Names of the users' own columns about the rows or the columns, in the order they are stored in."""
-        return list(self.table_kinds(axis))
+        from rfmdist.observations.frames import column_names
+
+        return column_names(self._root, self._axis(axis)[1])
 
     def table_kinds(self, axis: Axis) -> dict[str, str]:
         """Names as `table_names`, each with what the column holds in words; no column is read."""
