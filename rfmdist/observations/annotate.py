@@ -23,6 +23,8 @@ NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal", "boolean"}
 """What pandas calls columns that are numbers."""
 RESERVED = {"", ".", "..", "_index", "zarr.json"}
 """Names that AnnData or Zarr use themselves."""
+LONGEST = 200
+"""Bytes of a name: file names hold 255, and a column that is being written has a longer one."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def _check_names(names: list[Any], source: str) -> None:
     for place, name in enumerate(names):
         if not isinstance(name, str):
             raise InputError(f"{source}: the column name {name!r} is not text; rename the column")
-        if name in RESERVED or name.startswith("__") or set(name) & set("/\\\0"):
+        usable = name not in RESERVED and not name.startswith("__") and not set(name) & set("/\\\0")
+        if not usable or len(name.encode(errors="replace")) > LONGEST:
             raise InputError(f"{source}: a column of a store cannot be called {name!r}; rename it")
         if name in names[:place]:
             raise InputError(f"{source}: two columns are called {name!r}; rename one")

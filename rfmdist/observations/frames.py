@@ -11,10 +11,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from rfmdist.errors import InputError, disk_error
+from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.files import in_place, remove
 from rfmdist.observations.layout import TRUE, create_text, create_values, lost_value
-from rfmdist.observations.reading import read_column
+from rfmdist.observations.reading import STORE_AGAIN, read_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +128,9 @@ def _read(root: zarr.Group, store: str, path: str, size: int) -> Any:
     import pandas as pd
 
     read: Any = partial(read_column, root, store)
-    attributes = root[path].attrs if path in root else {}
+    if path not in root:
+        raise StoreError(f"{store}: {path} is gone; {STORE_AGAIN}")
+    attributes = root[path].attrs
     encoding = attributes.get("encoding-type")
     if encoding == "array":
         return read(path, size)
@@ -141,5 +143,4 @@ def _read(root: zarr.Group, store: str, path: str, size: int) -> Any:
     if encoding in ("nullable-integer", "nullable-boolean"):
         masked = pd.arrays.IntegerArray if encoding == "nullable-integer" else pd.arrays.BooleanArray
         return masked(read(f"{path}/values", size), read(f"{path}/mask", size))
-    kept = "is gone or was not written by AnnData" if encoding is None else f"is encoded as {encoding}"
-    raise InputError(f"{store}: the column {path} {kept}; store it again as numbers or text")
+    raise InputError(f"{store}: the column {path} is encoded as {encoding}; store it again as numbers or text")

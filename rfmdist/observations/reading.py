@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+STORE_AGAIN = "restore it from a copy or store the column again"
+
+
 def read_entries(root: zarr.Group, store: str, order: Order, name: str, low: int, high: int) -> NDArray[Any]:
     """Read positions ``low`` to ``high`` of an array of entries; ``store`` names it in messages.
 
@@ -53,15 +56,14 @@ def read_floats(root: zarr.Group, store: str, path: str, shape: tuple[int | None
 
 def read_column(root: zarr.Group, store: str, path: str, size: int | None = None) -> NDArray[Any]:
     """Read a whole array of a user's column, by whomever it was written; a ``size`` of None fits any."""
-    again = "restore it from a copy or store the column again"
-    values = _read(root, store, path, slice(None), again=again)
+    values = _read(root, store, path, slice(None), again=STORE_AGAIN)
     array: Any = root[path]
     lost = lost_value(values.dtype)
     missing = lost is not None and array.fill_value == lost and bool((values == lost).any())
     if TRUE in array.attrs:  # of false and true neither is left to mark what is lost
         missing = int(array.attrs[TRUE]) != np.count_nonzero(values)
     if missing or values.shape != (len(values) if size is None else size,):
-        raise StoreError(f"{store}: a part of {path} is missing; {again}")
+        raise StoreError(f"{store}: a part of {path} is missing; {STORE_AGAIN}")
     return values
 
 

@@ -69,7 +69,8 @@ def read_lines(source: Any, ids: str | int | None = None, delimiter: str | None 
     -------
     pandas.DataFrame
         The other columns, indexed by the ids, in input order. A column of text is one of numbers where all its
-        fields are numbers, unless some are written as 007 is.
+        fields are numbers, unless some are written as 007 is; fields that are empty or say NA, NaN, null or none
+        are missing.
 
     Raises
     ------
@@ -101,10 +102,11 @@ def _indexed(stage: Stage, table: Table) -> pd.DataFrame:
 
 def _as_written(field: pd.Series[Any]) -> pd.Series[Any]:
     """Return numbers, false and true where a column of text holds nothing else; missing values as None."""
-    field = field.mask(field.str.lower().isin(MISSING), None)
-    given = field.dropna()
-    if given.str.lower().isin(["false", "true"]).all():
-        return field.str.lower().map({"false": False, "true": True})
     numbers = pd.to_numeric(field, errors="coerce")
-    whole = numbers.notna().sum() == len(given) and not given.str.match(r"[+-]?0\d").any()
-    return numbers if whole else field
+    texts = field[numbers.isna()].dropna()
+    missing = texts.str.lower().isin(MISSING)
+    if missing.all() and not field.str.match(r"[+-]?0\d", na=False).any():
+        return numbers
+    field = field.drop(missing.index[missing]).reindex(field.index)
+    told = field.str.lower().map({"false": False, "true": True})
+    return told if told.count() == field.count() else field
