@@ -1,5 +1,7 @@
 """Turn the folder or zip of any MovieLens release into a store, with its test split where it has one.
 
+What 100K and 1M tell of films (year, genres) and users (age, sex, occupation) is stored beside their ids.
+
 Usage: python scripts/movielens.py FOLDER_OR_ZIP -o STORE [--memory 1GB] [--seed 0] [--overwrite]
 """
 
@@ -11,6 +13,8 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+
+from movielens_tables import TABLES
 
 from rfmdist.errors import InputError, RfmdistError, disk_error
 from rfmdist.observations.ingest import ingest
@@ -46,7 +50,8 @@ def main() -> int:
 
 def convert(options: argparse.Namespace, scratch: Path) -> None:
     """Ingest the release and store its split, or a random one of 10 % test where it has none."""
-    files, test = find_files(options.release, scratch)
+    there = look_into(options.release, scratch)
+    files, test = find_files(options.release, there)
     observations = ingest(files, options.output, memory=options.memory, overwrite=options.overwrite)
     if test is None:
         counts = split(observations, test=0.1, seed=options.seed)
@@ -55,16 +60,23 @@ def convert(options: argparse.Namespace, scratch: Path) -> None:
     rows, columns = observations.shape
     roles = ", ".join(f"{count:,} {role}" for role, count in counts.items())
     print(f"{options.output}: {rows:,} users x {columns:,} films, {observations.nnz:,} ratings ({roles})")
+    for name, (axis, read) in TABLES.items():
+        if name in there:
+            stored = observations.store_table(axis, read(there[name]))
+            print(f"{options.output}: {len(stored.names)} columns about {stored.matched:,} {axis} from {name}")
 
 
-def find_files(release: Path, scratch: Path) -> tuple[list[Path], Path | None]:
-    """The rating files of a release, unpacked into ``scratch`` from a zip, and the test file among them."""
+def look_into(release: Path, scratch: Path) -> dict[str, Path]:
+    """The files of a release by name, unpacked into ``scratch`` from a zip."""
     if release.is_dir():
-        there = {path.name: path for path in sorted(release.rglob("*")) if path.is_file()}
-    elif zipfile.is_zipfile(release):
-        there = _unpack(release, scratch)
-    else:
-        raise InputError(f"{release}: no such folder or zip; name an unpacked release or its zip")
+        return {path.name: path for path in sorted(release.rglob("*")) if path.is_file()}
+    if zipfile.is_zipfile(release):
+        return _unpack(release, scratch)
+    raise InputError(f"{release}: no such folder or zip; name an unpacked release or its zip")
+
+
+def find_files(release: Path, there: dict[str, Path]) -> tuple[list[Path], Path | None]:
+    """The rating files of a release, and the test file among them."""
     for names, test in LAYOUTS:
         if all(name in there for name in names):
             return [there[name] for name in names], there[test] if test else None
@@ -72,7 +84,7 @@ def find_files(release: Path, scratch: Path) -> tuple[list[Path], Path | None]:
 
 
 def _unpack(release: Path, scratch: Path) -> dict[str, Path]:
-    wanted = {name for names, _ in LAYOUTS for name in names}
+    wanted = {name for names, _ in LAYOUTS for name in names} | set(TABLES)
     found = {}
     try:
         with zipfile.ZipFile(release) as archive:

@@ -27,13 +27,14 @@ def blocks(text: str, language: str) -> list[str]:
 
 @pytest.fixture
 def ratings(tmp_path: Path) -> Path:
-    """A folder with ratings.csv and pairs.csv, whose ids include those that the README names."""
+    """A folder with ratings.csv, films.csv and pairs.csv, whose ids include those that the README names."""
     rng = np.random.default_rng(0)
     users, films = np.divmod(rng.choice(200 * 80, 4000, replace=False), 80)
     users, films = np.append(users, [12, 12]), np.append(films, [318, 527])
     stars = np.clip(np.round(3 + rng.normal(size=200)[users] + 0.3 * rng.normal(size=users.size)), 1, 5)
     lines = [f"{u},{f},{s:.0f}" for u, f, s in zip(users, films, stars, strict=True)]
     (tmp_path / "ratings.csv").write_text("\n".join(["userId,movieId,rating", *lines, ""]))
+    (tmp_path / "films.csv").write_text("movieId,year,genre\n318,1994,Drama\n527,1993,War\n3,,Comedy\n")
     (tmp_path / "pairs.csv").write_text("userId,movieId\n12,318\n3,527\n")
     return tmp_path
 

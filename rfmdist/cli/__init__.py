@@ -130,6 +130,30 @@ def split(
 
 
 @app.command(cls=Verb)
+def annotate(
+    store: Store,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Table with a header and a column of ids.")],
+    rows: Annotated[bool, typer.Option("--rows/--columns", help="Whose ids they are.")],
+    ids: Annotated[
+        str | None,
+        typer.Option("--id", metavar="NAME", help="Column of the ids, or its position from 1; else the first."),
+    ] = None,
+    delimiter: Delimiter = None,
+) -> None:
+    """Add a table of your own columns about rows or columns.
+
+    They lie beside the ids, where AnnData shows them too. A column of the same name is replaced.
+    """
+    from rfmdist.observations.store import Observations
+
+    added = Observations.open(store).store_table("rows" if rows else "columns", file, ids=ids, delimiter=delimiter)
+    print(
+        f"{store}: added {', '.join(added.names)}; {added.matched:,} ids matched, {added.lacking:,} of the store's had"
+        f" no line, {added.ignored:,} lines of other ids ignored"
+    )
+
+
+@app.command(cls=Verb)
 def info(store: Store, as_json: Json = False) -> None:
     """Tell what a store or a completion holds.
 

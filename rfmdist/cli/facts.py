@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from rfmdist.engine.plan import plan_dense, plan_factored
 from rfmdist.errors import InputError
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import Role
-from rfmdist.observations.delimited import open_text, split_line
+from rfmdist.observations.delimited import open_text
 from rfmdist.observations.sources import read_sources
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import summarize
@@ -40,6 +39,8 @@ def store_facts(path: Path) -> dict[str, Any]:
         "deviation": summary.deviation,
         "split": observations.role_counts() if observations.has_split else None,
         "offsets_stored": observations.offsets is not None,
+        "row_table": observations.table_kinds("rows") or None,
+        "column_table": observations.table_kinds("columns") or None,
         "completion": _settings(observations.attributes("completion")),
         "disk_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
         "dense_fit": {
@@ -88,13 +89,9 @@ def id_names(path: Path, row: str | None, column: str | None, delimiter: str | N
     table = next(iter(read_sources(path, row, column, delimiter=delimiter, pairs=True)))
     if table.text is None:
         return [table.fields[part].sql[1:-1].replace('""', '"') for part in ("row", "column")]
-    layout = table.text
-    with open_text(path) as file:
-        header = next(islice(file, max(layout.skip - 1, 0), None), "") if layout.skip else ""
-    if not header.strip():  # what is skipped are blank lines
+    if table.text.names is None:
         return ["row", "column"]
-    fields = split_line(header, layout.delimiter)
-    return [fields[layout.positions[part]].strip() for part in ("row", "column")]
+    return [table.text.names[table.text.positions[part]] for part in ("row", "column")]
 
 
 def read_ids(path: Path) -> list[str]:

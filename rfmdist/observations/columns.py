@@ -42,11 +42,14 @@ def resolve_columns(name: str, names: Sequence[str] | None, width: int, given: G
 def has_header(lines: Sequence[Sequence[str]], given: Given) -> bool:
     """Whether the first line names the columns.
 
-    It does if the user gave a name, or if it holds no number but known names. Where values are wanted, a first line
-    without any number cannot be an entry, so that unknown names above numbers are a header too. Of pairs any line may
-    be an entry: unknown names are taken for ids, which are then told as unknown, rather than a pair dropped in silence.
+    Where only ids are wanted it does: their other columns have no names elsewhere. Else it does if the user gave a
+    name, or if it holds no number but known names. Where values are wanted, a first line without any number cannot be
+    an entry, so that unknown names above numbers are a header too. Of pairs any line may be an entry: unknown names
+    are taken for ids, which are then told as unknown, rather than a pair dropped in silence.
     """
     first = [field.strip() for field in lines[0]]
+    if len(given) == 1:
+        return True
     if any(isinstance(name, str) and not name.isdecimal() for name in given.values()):
         return True
     if any(map(is_number, first)):

@@ -46,6 +46,8 @@ class TextLayout:
         Fields of a line.
     positions : dict of str to int
         Which field holds which part.
+    names : tuple of str or None
+        Names of the fields, where the file has a header.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class TextLayout:
     skip: int
     width: int
     positions: dict[str, int]
+    names: tuple[str, ...] | None = None
 
     @property
     def relation(self) -> str:
@@ -99,13 +102,13 @@ def look_at(path: Path, given: Given, delimiter: str | None) -> TextLayout:
         raise InputError(f"delimiter {delimiter!r} cannot be between fields; leave it out to have it found")
     sample = _sample(path)
     if delimiter is None:
-        delimiter = _find_delimiter(path, [line for _, line in sample], len(given))
+        delimiter = _find_delimiter(path, [line for _, line in sample], max(2, len(given)))
     delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
     lines = [split_line(line, delimiter) for _, line in sample]
-    names = [field.strip() for field in lines[0]] if has_header(lines, given) else None
+    names = tuple(field.strip() for field in lines[0]) if has_header(lines, given) else None
     positions = resolve_columns(str(path), names, len(lines[0]), given)
     first = sample[0][0]
-    return TextLayout(path, delimiter, first - (names is None), len(lines[0]), positions)
+    return TextLayout(path, delimiter, first - (names is None), len(lines[0]), positions, names)
 
 
 @contextmanager

@@ -9,14 +9,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import zarr
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from rfmdist.errors import InputError, disk_error
-from rfmdist.observations.layout import create_array
 
 
 def check_destination(path: Path | None, *, overwrite: bool) -> None:
@@ -70,7 +70,7 @@ def rename(group: zarr.Group, old: str, new: str) -> None:
         return
     if new in group:
         del group[new]
-    _copy(group, old, group, new)
+    sync(_copy(store, f"{group.path}/{old}", f"{group.path}/{new}"))
     del group[old]
 
 
@@ -118,11 +118,9 @@ def settle_writes() -> None:
     sync(others())
 
 
-def _copy(source: zarr.Group, old: str, target: zarr.Group, new: str) -> None:
-    found: Any = source[old]
-    if isinstance(found, zarr.Group):
-        made = target.create_group(new, attributes=dict(found.attrs))
-        for name in found:
-            _copy(found, name, made, name)
-        return
-    create_array(target, new, found.shape[0], found.dtype, found.fill_value)[:] = found[:]
+async def _copy(store: Store, old: str, new: str) -> None:
+    """Write all that lies below ``old`` once more below ``new``, byte for byte."""
+    for key in [key async for key in store.list_prefix(f"{old}/")]:
+        found = await store.get(key, default_buffer_prototype())
+        assert found is not None
+        await store.set(new + key.removeprefix(old), found)

@@ -30,10 +30,12 @@ SHARD = 1 << 22
 # A fill value that cannot occur makes Zarr write every chunk, and makes a lost one visible: a missing chunk
 # reads as its fill value without a word.
 FILL: dict[str, float] = {"data": np.nan, "indices": -1, "indptr": -1, "split": 255}
-LOST_ID: dict[str, Any] = {"i": np.iinfo(np.int64).min, "T": "\0lost", "O": "\0lost"}
-"""Fill values of ids, by the kind of their dtype."""
+LOST_TEXT = "\0lost"
+"""Fill value of text."""
+TRUE = "true"
+"""Attribute of a column of false and true: how many are true."""
 
-
+ARRAY: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
 DICTIONARY = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 AGAIN = "restore it from a copy or ingest the data again"
 
@@ -115,9 +117,39 @@ def create_matrix(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
             Crc32cCodec(),
         ],
         fill_value=np.nan,
-        attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
+        attributes=ARRAY,
     )
     array[:] = values
+
+
+def lost_value(dtype: np.dtype[Any]) -> Any:
+    """Fill value of ids and users' columns of ``dtype``, which none of them holds; None where all may occur."""
+    if dtype.kind == "i":
+        return int(np.iinfo(dtype).min)
+    return {"f": np.inf, "T": LOST_TEXT, "O": LOST_TEXT}.get(dtype.kind)
+
+
+def create_values(group: zarr.Group, name: str, values: NDArray[Any], fill: Any) -> zarr.Array[Any]:
+    """Write numbers, one a place, as AnnData reads them."""
+    array = create_array(group, name, len(values), values.dtype, fill)
+    array.attrs.update(ARRAY)
+    array[:] = values
+    return array
+
+
+def create_text(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
+    """Write text of any length, one a place, as AnnData reads it."""
+    array = group.create_array(
+        name,
+        shape=(len(values),),
+        dtype=VariableLengthUTF8(),  # type: ignore[arg-type]
+        fill_value=LOST_TEXT,
+        chunks=(max(1, min(CHUNK, len(values))),),
+        serializer=VLenUTF8Codec(),
+        compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="noshuffle"), Crc32cCodec()],
+    )
+    array.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+    array[:] = values.astype(object)
 
 
 def write_ids(root: zarr.Group, name: str, ids: NDArray[Any] | pd.Index[Any]) -> None:
@@ -133,19 +165,7 @@ def write_ids(root: zarr.Group, name: str, ids: NDArray[Any] | pd.Index[Any]) ->
     if values.dtype.kind == "u" and values.size and int(values.max()) > np.iinfo(np.int64).max:
         raise InputError(f"the id {int(values.max())} is larger than int64 holds; make the ids text")
     if np.issubdtype(values.dtype, np.integer):
-        array = create_array(group, "_index", len(values), np.dtype(np.int64), LOST_ID["i"])
-        array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-        array[:] = values.astype(np.int64)
+        numbers = values.astype(np.int64)
+        create_values(group, "_index", numbers, lost_value(numbers.dtype))
         return
-    chunk = max(1, min(CHUNK, len(values)))
-    text = group.create_array(
-        "_index",
-        shape=(len(values),),
-        dtype=VariableLengthUTF8(),  # type: ignore[arg-type]
-        fill_value=LOST_ID["T"],
-        chunks=(chunk,),
-        serializer=VLenUTF8Codec(),
-        compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="noshuffle"), Crc32cCodec()],
-    )
-    text.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
-    text[:] = values.astype(object)
+    create_text(group, "_index", values)

@@ -9,10 +9,13 @@ import zarr
 from numpy.typing import NDArray
 
 from rfmdist.errors import StoreError
-from rfmdist.observations.layout import AGAIN, FILL, FORMAT, LOST_ID, Order
+from rfmdist.observations.layout import AGAIN, FILL, FORMAT, TRUE, Order, lost_value
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+STORE_AGAIN = "restore it from a copy or store the column again"
 
 
 def read_entries(root: zarr.Group, store: str, order: Order, name: str, low: int, high: int) -> NDArray[Any]:
@@ -36,7 +39,7 @@ def read_ids(root: zarr.Group, store: str, frame: str) -> pd.Index[Any]:
     import pandas as pd
 
     values = _read(root, store, f"{frame}/_index", slice(None))
-    if (values == LOST_ID[values.dtype.kind]).any():
+    if (values == lost_value(values.dtype)).any():
         raise StoreError(f"{store}: a part of the ids in {frame} is missing; {AGAIN}")
     return pd.Index(values if values.dtype.kind == "i" else values.astype(object))
 
@@ -48,6 +51,19 @@ def read_floats(root: zarr.Group, store: str, path: str, shape: tuple[int | None
     fits = values.ndim == len(shape) and all(a in (None, b) for a, b in zip(shape, values.shape, strict=True))
     if not fits or np.isnan(values).any():
         raise StoreError(f"{store}: a part of {path} is missing; {again}")
+    return values
+
+
+def read_column(root: zarr.Group, store: str, path: str, size: int | None = None) -> NDArray[Any]:
+    """Read a whole array of a user's column, by whomever it was written; a ``size`` of None fits any."""
+    values = _read(root, store, path, slice(None), again=STORE_AGAIN)
+    array: Any = root[path]
+    lost = lost_value(values.dtype)
+    missing = lost is not None and array.fill_value == lost and bool((values == lost).any())
+    if TRUE in array.attrs:  # of false and true neither is left to mark what is lost
+        missing = int(array.attrs[TRUE]) != np.count_nonzero(values)
+    if missing or values.shape != (len(values) if size is None else size,):
+        raise StoreError(f"{store}: a part of {path} is missing; {STORE_AGAIN}")
     return values
 
 
@@ -74,7 +90,7 @@ def first_line(error: BaseException) -> str:
 def _read(root: zarr.Group, store: str, path: str, part: slice, where: str = "", again: str = AGAIN) -> NDArray[Any]:
     try:
         array: Any = root[path]
-        return np.asarray(array[part]) if array.dtype.kind in "iuf" else array[part]
+        return np.asarray(array[part]) if array.dtype.kind in "iufb" else array[part]
     except (KeyError, FileNotFoundError):
         raise StoreError(f"{store}: {path} is gone; {again}") from None
     except (OSError, ValueError, RuntimeError) as error:

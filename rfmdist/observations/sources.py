@@ -146,6 +146,17 @@ def read_sources(
     if isinstance(source, pd.DataFrame):
         yield _frame_table(source, given)
         return
+    yield from read_files(source, given, delimiter)
+
+
+def read_files(source: Any, given: Given, delimiter: str | None = None) -> Iterator[Table]:
+    """Describe a path or a folder of Parquet files as tables with the parts that are ``given``; reads no entry yet.
+
+    Raises
+    ------
+    InputError
+        As `read_sources`.
+    """
     if not isinstance(source, str | Path):
         raise InputError(f"a table must be a path or a data frame, not {type(source).__name__}")
     path = Path(source)

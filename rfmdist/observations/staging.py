@@ -180,6 +180,12 @@ class Stage:
             found: pd.DataFrame = self._connection.sql(f"select {columns} from stage order by rowid").df()
         return found
 
+    def fields(self, table: Table) -> pd.DataFrame:
+        """All fields of a table that was not taken in, as they stand in it, in input order."""
+        with self._translated(table):
+            found: pd.DataFrame = self._connection.sql(f"select * from {table.relation}").df()
+        return found
+
     def assign_codes(self) -> tuple[pd.Index[Any], pd.Index[Any]]:
         """Give the sorted ids of rows and columns the codes 0, 1, ...; return the ids by code.
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # imported where they are used: together they take 90 MB and 
     import pandas as pd
     import sparse
 
+    from rfmdist.observations.annotate import StoredTable
+    from rfmdist.observations.frames import Axis
+
 BLOCK_ENTRIES = 1 << 20
 """Entries a row block holds at most, unless one row holds more: 8-16 MB."""
 BLOCK_ROWS = 1 << 12
@@ -379,6 +382,87 @@ class Observations:
         if "uns/rfmdist/offsets" in self._root:
             del self._root["uns/rfmdist/offsets"]
 
+    def store_table(
+        self, axis: Axis, table: Any, *, ids: str | int | None = None, delimiter: str | None = None
+    ) -> StoredTable:
+        """Store a table of the users' own columns about the rows or the columns, beside the ids.
+
+        AnnData shows them as columns of ``obs`` or ``var``. A stored column of the same name is replaced, once the
+        new one is complete; the others stay.
+
+        Parameters
+        ----------
+        axis : {"rows", "columns"}
+            Which ids the table is about.
+        table : pandas.DataFrame, str or Path
+            A frame whose index holds the ids; or delimited text with a header (``.gz`` too), a Parquet file or a
+            folder of them, with a column of ids. Lines may come in any order; those of other ids are ignored, and
+            ids without a line get missing values. Whole numbers are kept as int64, false and true as bool; other
+            numbers, and all columns of numbers with missing values, as float64 with NaN; text as categories.
+        ids : str or int, optional
+            Of a file: name or 1-based position of the column of ids; the first when left out.
+        delimiter : str, optional
+            Of a text file; found from the first lines when left out.
+
+        Returns
+        -------
+        StoredTable
+            The columns stored and how many ids were matched.
+
+        Raises
+        ------
+        InputError
+            If the table cannot be read, no id of it is in the store or one is given twice, a column has no usable
+            name, holds neither numbers nor text or an infinite value, or the store is a completion.
+        StoreError
+            If the disk is full; what was stored earlier is then still there.
+        """
+        from rfmdist.observations.annotate import annotate
+
+        self.refuse_change()
+        known, frame = self._axis(axis)
+        return annotate(self._root, self.name, frame, known, table, ids, delimiter)
+
+    def table(self, axis: Axis, names: Iterable[str] | None = None) -> pd.DataFrame:
+        """Read the users' own columns about the rows or the columns, as stored here or by AnnData.
+
+        Parameters
+        ----------
+        axis : {"rows", "columns"}
+            Which ids the table is about.
+        names : iterable of str, optional
+            The columns wanted, in this order; all when left out.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by `row_ids` or `column_ids`, a line each; numbers as they are stored, text as objects or
+            categories.
+
+        Raises
+        ------
+        InputError
+            If there is no such column, or AnnData keeps it in a way that is not read here.
+        StoreError
+            If a chunk is damaged or lost.
+        """
+        from rfmdist.observations.frames import read_columns
+
+        known, frame = self._axis(axis)
+        return read_columns(self._root, self.name, frame, known, self.table_names(axis) if names is None else names)
+
+    def table_names(self, axis: Axis) -> list[str]:
+        """Names of the users' own columns about the rows or the columns, in the order they are stored in."""
+        from rfmdist.observations.frames import column_names
+
+        return column_names(self._root, self._axis(axis)[1])
+
+    def table_kinds(self, axis: Axis) -> dict[str, str]:
+        """Names as `table_names`, each with what the column holds in words; no column is read."""
+        from rfmdist.observations.frames import column_kinds
+
+        return column_kinds(self._root, self._axis(axis)[1])
+
     def attributes(self, name: str) -> dict[str, Any] | None:
         """Settings stored under ``name`` by `set_attributes`; None where there are none."""
         if "uns/rfmdist" not in self._root:
@@ -395,6 +479,12 @@ class Observations:
         return read_floats(self._root, self.name, path, shape)
 
     # ---- inside ---------------------------------------------------------------------------------------------
+
+    def _axis(self, axis: str) -> tuple[pd.Index[Any], str]:
+        """Ids of the rows or the columns, and the data frame that they lie in."""
+        if axis not in ("rows", "columns"):
+            raise InputError(f"axis {axis!r} is not known: use 'rows' or 'columns'")
+        return (self.row_ids, self._order.rows) if axis == "rows" else (self.column_ids, self._order.columns)
 
     def _extras(self) -> zarr.Group:
         """What AnnData has no place for, under ``uns``."""

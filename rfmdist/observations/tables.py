@@ -1,4 +1,4 @@
-"""Small rating tables read whole, to be scored or predicted. Large ones are for ingestion."""
+"""Small tables read whole: ratings to be scored or predicted, columns about ids. Large ones are for ingestion."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from rfmdist.errors import InputError
-from rfmdist.observations.sources import read_sources
+from rfmdist.observations.columns import MISSING, is_number
+from rfmdist.observations.sources import Table, read_files, read_sources
 from rfmdist.observations.staging import Stage
 
 
@@ -50,3 +51,62 @@ def read_table(
         if stage.entries == 0:
             raise InputError(f"{source if not isinstance(source, pd.DataFrame) else 'data frame'}: no entries")
         return stage.frame()
+
+
+def read_lines(source: Any, ids: str | int | None = None, delimiter: str | None = None) -> pd.DataFrame:
+    """Read a table that has a line an id into memory.
+
+    Parameters
+    ----------
+    source : str or Path
+        Delimited text with a header (``.gz`` too), a Parquet file or a folder of them.
+    ids : str or int, optional
+        Name or 1-based position of the column of ids; the first when left out.
+    delimiter : str, optional
+        Of text files; found from the first lines when left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The other columns, indexed by the ids, in input order. A column of text is one of numbers where all its
+        fields are numbers, unless some are written as 007 is; fields that are empty or say NA, NaN, null or none
+        are missing.
+
+    Raises
+    ------
+    InputError
+        If the table is missing, has no header or cannot be read; the text names the line.
+    """
+    with Stage(None) as stage:
+        tables = read_files(source, {"row": 1 if ids is None else ids}, delimiter)
+        return pd.concat([_indexed(stage, table) for table in tables])
+
+
+def _indexed(stage: Stage, table: Table) -> pd.DataFrame:
+    """Fields of a table, indexed by its ids."""
+    if table.text is None:
+        lines = stage.fields(table)
+        return lines.set_index(table.fields["row"].sql[1:-1].replace('""', '"'))
+    names = table.text.names or ()
+    wrong = next((name for name in names if is_number(name)), None)
+    if wrong is not None:
+        raise InputError(
+            f"{table.name}, line {table.text.skip}: {wrong} stands where the name of a column is expected; name the"
+            " columns in a line above the others"
+        )
+    lines = stage.fields(table).apply(lambda field: field.str.strip())
+    index = lines.pop(table.fields["row"].sql)
+    lines = lines.apply(_as_written).set_axis(index, axis=0)
+    return lines.set_axis([name for k, name in enumerate(names) if k != table.text.positions["row"]], axis=1)
+
+
+def _as_written(field: pd.Series[Any]) -> pd.Series[Any]:
+    """Return numbers, false and true where a column of text holds nothing else; missing values as None."""
+    numbers = pd.to_numeric(field, errors="coerce")
+    texts = field[numbers.isna()].dropna()
+    missing = texts.str.lower().isin(MISSING)
+    if missing.all() and not field.str.match(r"[+-]?0\d", na=False).any():
+        return numbers
+    field = field.drop(missing.index[missing]).reindex(field.index)
+    told = field.str.lower().map({"false": False, "true": True})
+    return told if told.count() == field.count() else field
