@@ -26,6 +26,7 @@ from rfmdist.selection import (
     PATH_FACTOR,
     PLAIN_WEIGHT,
     RANK_STEPS,
+    REFINED,
     RIDGE_BY_COUNT,
     ROW_SCALE,
     SEARCH_FACTOR,
@@ -61,8 +62,8 @@ class Choice:
         self.given = Extras(**{name: 0.0 if value == "auto" else float(value) for name, value in extras.items()})
         self.grows = self.plan.features == "factored" and self.model.rank == "auto" and fit.validated
 
-    def choose(self) -> Result:
-        """Fit on the training entries, with what is "auto" chosen by the validation entries."""
+    def choose(self) -> list[Result]:
+        """Fit on the training entries, with what is "auto" chosen by the validation entries; a result a rank."""
         plain = Settings(PLAIN_WEIGHT if self.model.replacement == "auto" else self.model.replacement, self.given)
         trials, found = [], None
         if self.model.replacement == "auto" or self.open:
@@ -74,10 +75,13 @@ class Choice:
                 with suppress(SingularRowError):
                     found = self._search()
                 if found is not None and found.noiseless:
-                    return found
+                    return [found]
         settings = self._extended(trials) if self.open else min(trials, key=_error).settings if trials else plain
-        best = self._fitted(settings)
-        return best if found is None or best.error <= found.error else found
+        if isinstance(self.model.rank, tuple | list):
+            first = self._refined(self._path(settings, self.model.rank[0]))
+            return [first, *(self._path(first.settings, rank) for rank in self.model.rank[1:])]
+        best = self._refined(self._fitted(settings))
+        return [best if found is None or best.error <= found.error else found]
 
     # ---- trials -----------------------------------------------------------------------------------------------
 
@@ -85,7 +89,7 @@ class Choice:
         """A coarse, short path."""
         schedule = ridge_schedule(self.model.ridge, self.model.dtype, TRIAL_FACTOR)
         limit = min(TRIAL_ITERATIONS, self.model.max_iter)
-        return self.fit.descend("try", TRAIN, schedule.points(self._rank(START_RANK)), settings, limit)
+        return self.fit.descend("try", TRAIN, schedule.points(min(START_RANK, self._cap)), settings, limit)
 
     def _extended(self, trials: list[Result]) -> Settings:
         """Choose among plain settings and those with additions; then leave out each addition that does not earn."""
@@ -127,7 +131,7 @@ class Choice:
         """A few more iterations from a trial's best iterate, at the ridge and the rank where trials rank as fits do."""
         last = trial.points[-1]
         ridge = HALVED_RIDGE if self.model.ridge == "auto" else last.ridge
-        point = Point(ridge, min(HALVED_RANK, self._most_rank) if self.grows else last.rank)
+        point = Point(ridge, max(last.rank, min(HALVED_RANK, self._most_rank, self._cap)))
         return self.fit.descend("try", TRAIN, [point] * HALVED_ITERATIONS, trial.settings, HALVED_ITERATIONS, trial)
 
     # ---- fits -------------------------------------------------------------------------------------------------
@@ -158,14 +162,29 @@ class Choice:
             best = grown if gain >= GROWN_GAIN else best
         return best
 
+    def _refined(self, best: Result) -> Result:
+        """Try somewhat stronger and weaker indicators from the best iterate on: their worth depends on the rank."""
+        weight, limit = best.settings.extras.indicators, HALVED_ITERATIONS
+        for factor in (REFINED, 1 / REFINED) if weight and "indicators" in self.open else ():
+            settings = best.settings._replace(extras=best.settings.extras._replace(indicators=factor * weight))
+            trial = self.fit.descend("try", TRAIN, [best.points[-1]] * limit, settings, limit, best)
+            if trial.error < (1 - EARNED) * best.error:
+                return trial
+        return best
+
     def _path(self, settings: Settings, rank: int) -> Result:
         schedule = ridge_schedule(self.model.ridge, self.model.dtype, PATH_FACTOR)
-        points = schedule.points(rank, rising=self.grows and rank > START_RANK)
+        points = schedule.points(rank, rising=self.grows and rank > RANK_STEPS[0])
         return self.fit.descend("fit", TRAIN, points, settings, self.model.max_iter)
 
     def _rank(self, start: int) -> int:
         """Return the rank to begin with."""
         return min(start, self.plan.rank) if self.grows else self.plan.rank
+
+    @property
+    def _cap(self) -> int:
+        """The rank that was asked for, or that "auto" may grow to."""
+        return self._most_rank if self.grows else self.plan.rank
 
     @property
     def _most_rank(self) -> int:

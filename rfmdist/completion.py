@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rfmdist import serving
 from rfmdist.engine import work
 from rfmdist.engine.plan import equal_groups
-from rfmdist.engine.run import executor
+from rfmdist.engine.run import Executor, executor
 from rfmdist.errors import InputError
 from rfmdist.features.protocol import Features, Scores, Step
 from rfmdist.observations.blocks import Offsets, Role
@@ -162,20 +162,20 @@ class Completion:
             if not fits or not np.isfinite(observed).all():
                 raise InputError("rows, columns and values must be of one length, and the values finite numbers")
             return Scores.of(self.predict(rows, columns, codes=codes), observed)
-        scores = self.score_role(Role.TEST, client=client)
+        with executor(client) as run:
+            scores = self.score_role(Role.TEST, run)
         if not scores.count:
             raise InputError(
                 f"{self.observations.name}: no test entries are stored; split before fitting, or give entries to score"
             )
         return scores
 
-    def score_role(self, role: Role, *, client: Any = None) -> Scores:
+    def score_role(self, role: Role, run: Executor) -> Scores:
         """Score the stored entries of ``role``, which must not be among the fitted ones to mean anything."""
         targets = replace(self.targets, scored=frozenset({role}))
-        with executor(client) as run:
-            shared = [run.publish(value) for value in (targets, self.features, self.step)]
-            groups = equal_groups(self.observations)
-            return run.reduce(work.score, groups, *shared) if groups else Scores()
+        shared = [run.publish(value) for value in (targets, self.features, self.step)]
+        groups = equal_groups(self.observations)
+        return run.reduce(work.score, groups, *shared) if groups else Scores()
 
     # ---- rankings ---------------------------------------------------------------------------------------------
 

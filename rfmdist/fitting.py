@@ -16,8 +16,12 @@ from rfmdist.engine import work
 from rfmdist.engine.plan import Plan
 from rfmdist.engine.run import Executor
 from rfmdist.errors import InputError, SingularRowError
+from rfmdist.features.augmented import AugmentedFeatures
+from rfmdist.features.cosine import with_cosines
+from rfmdist.features.factored import FactoredFeatures
+from rfmdist.features.mean import MeanFeatures
 from rfmdist.features.protocol import Features, Scores, Step
-from rfmdist.observations.blocks import Role
+from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.store import Observations
 from rfmdist.preparing import Preparation, Side
 from rfmdist.progress import Iteration, report
@@ -77,6 +81,8 @@ class Fit:
         model, start = self.model, self.preparation.start(frozenset(roles), settings.extras.row_scale)
         completion = None if after is None else after.completion
         features: Features | None = None if completion is None else completion.features
+        if isinstance(features, AugmentedFeatures):
+            features = replace(features, extras=settings.extras)
         targets, taken = start.sides[0].targets, list(after.points) if after else []
         enough = ENOUGH * float(np.finfo(model.dtype).eps) * targets.unit
         best, last = Best(model.tol, 1 if stage == "try" else PATIENCE, enough), float("nan")
@@ -112,10 +118,35 @@ class Fit:
         first = len(after.points) if after else 0
         return Result(best.kept, taken[: first + best.iteration + 1], settings, best.error, last)
 
-    def finish(self, result: Result) -> Completion:
-        """Return the result's completion, which keeps no blocks in memory."""
+    def repeated(self, result: Result) -> Result:
+        """Go through a result's iterations once more, on all entries but those for test."""
+        return self.descend("refit", FITTED_ROLES, result.points, result.settings, len(result.points))
+
+    def combined(self, results: list[Result]) -> tuple[Completion, float]:
+        """Return the completion of one result, or the mean of several, and its error on the validation entries.
+
+        Cosine features are put beside those of each.
+        """
+        model, completions = self.model, [result.completion for result in results]
+        if len(results) == 1 and not model.cosine_features:
+            return completions[0], results[0].error if self.validated else float("nan")
+        members = []
+        for completion in completions:
+            assert isinstance(completion.features, FactoredFeatures)
+            found = completion.features
+            if model.cosine_features:
+                found = with_cosines(found, model.cosine_features, model.random_state)
+            members.append(found)
+        steps = [completion.step for completion in completions]
+        features = MeanFeatures.of(members, steps) if len(members) > 1 else members[0]
+        combined = Completion(completions[0].targets, features, steps[0])
+        if Role.VALIDATION in combined.targets.fitted or not self.validated:
+            return combined, float("nan")
+        return combined, combined.score_role(Role.VALIDATION, self.run).rmse
+
+    def finish(self, found: Completion) -> Completion:
+        """Return the completion, which keeps no blocks in memory."""
         self.preparation.release()
-        found = result.completion
         return Completion(replace(found.targets, keep_bytes=0), found.features, found.step)
 
     def _advance(self, sides: list[Side], features: Features, step: Step) -> tuple[Scores, Features]:

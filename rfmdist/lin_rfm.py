@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -12,10 +12,9 @@ from rfmdist.engine.run import executor
 from rfmdist.errors import InputError
 from rfmdist.estimator import Estimator
 from rfmdist.fitting import Fit
-from rfmdist.observations.blocks import FITTED_ROLES
 from rfmdist.observations.offsets import OffsetKind
 from rfmdist.observations.store import Observations
-from rfmdist.parameters import check_parameters
+from rfmdist.parameters import check_extras, check_parameters, greatest_rank
 from rfmdist.progress import Iteration
 
 Callback = Callable[[Iteration], "bool | None"]
@@ -123,7 +122,7 @@ class LinRFM(Estimator):
         self,
         *,
         features: FeatureKind | Literal["auto"] = "auto",
-        rank: int | Literal["auto"] = "auto",
+        rank: int | Sequence[int] | Literal["auto"] = "auto",
         sides: Sides | Literal["auto"] = "auto",
         power: float = 0.5,
         ridge: float | Literal["auto"] = "auto",
@@ -133,6 +132,9 @@ class LinRFM(Estimator):
         ridge_by_count: float | Literal["auto"] = "auto",
         row_scale: float | Literal["auto"] = "auto",
         side_weight: float | Literal["auto"] = "auto",
+        row_table: Sequence[str] = (),
+        column_table: Sequence[str] = (),
+        cosine_features: int = 0,
         offsets: OffsetKind | Literal["stored"] | None = "both",
         clip: Literal["auto"] | tuple[float, float] | None = "auto",
         dtype: Any = "float32",
@@ -155,6 +157,9 @@ class LinRFM(Estimator):
         self.ridge_by_count = ridge_by_count
         self.row_scale = row_scale
         self.side_weight = side_weight
+        self.row_table = row_table
+        self.column_table = column_table
+        self.cosine_features = cosine_features
         self.offsets = offsets
         self.clip = clip
         self.dtype = dtype
@@ -195,20 +200,25 @@ class LinRFM(Estimator):
         observations = self._with_validation(observations)
         self.history_: list[Iteration] = []
         self.n_features_in_ = observations.shape[1]
-        self.plan_ = make_plan(observations, self.dtype, self.power, self.features, self.sides, self.rank)
+        rank = greatest_rank(self.rank)
+        self.plan_ = make_plan(observations, self.dtype, self.power, self.features, self.sides, rank)
+        check_extras(self, self.plan_)
         if client is not None:  # each worker keeps the blocks of the groups it is sent
             workers = max(1, len(client.ncores()))
             self.plan_ = replace(self.plan_, kept_bytes=self.plan_.kept_bytes // workers)
         with executor(client) as run:
             fit = Fit(self, observations, self.plan_, run)
-            result = Choice(fit).choose()
-            self.validation_rmse_ = result.error if fit.validated else float("nan")
+            results = Choice(fit).choose()
+            completion, self.validation_rmse_ = fit.combined(results)
             if self.refit and fit.validated:
-                result = fit.descend("refit", FITTED_ROLES, result.points, result.settings, len(result.points))
-            self.completion_ = fit.finish(result)
-        self.n_iter_ = len(result.points)
-        self.ridge_, self.rank_ = result.points[-1]
-        self.replacement_, self.extras_ = result.settings
+                results = [fit.repeated(result) for result in results]
+                completion, _ = fit.combined(results)
+            self.completion_ = fit.finish(completion)
+        last = results[-1]
+        self.n_iter_ = sum(len(result.points) for result in results)
+        self.ridge_, ranks = last.points[-1].ridge, tuple(result.points[-1].rank for result in results)
+        self.rank_ = ranks if len(ranks) > 1 else ranks[0]
+        self.replacement_, self.extras_ = last.settings
         return self
 
     def predict(self, rows: Any, columns: Any, *, codes: bool = False) -> Any:

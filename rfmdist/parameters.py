@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from rfmdist.engine.plan import Plan
 from rfmdist.errors import InputError
+from rfmdist.features.augmented import Extras
 from rfmdist.observations.blocks import parse_dtype
 
 LARGEST = 1e300
@@ -28,9 +30,12 @@ def check_parameters(model: Any) -> None:
     for name, kinds in (("features", ("auto", "dense", "factored")), ("sides", ("auto", "columns", "both"))):
         if not isinstance(getattr(model, name), str) or getattr(model, name) not in kinds:
             raise InputError(f"{name}={getattr(model, name)!r} must be one of {', '.join(map(repr, kinds))}")
-    if not _is_auto(model.rank) and (not _is_whole(model.rank) or model.rank < 1):
-        raise InputError(f"rank={model.rank!r} must be 'auto' or a whole number of at least 1")
-    for name in ("ridge", "replacement"):
+    ranks = model.rank if isinstance(model.rank, tuple | list) and model.rank else [model.rank]
+    if not _is_auto(model.rank) and any(not _is_whole(rank) or rank < 1 for rank in ranks):
+        raise InputError(
+            f"rank={model.rank!r} must be 'auto', a whole number of at least 1, or a list of such to average over"
+        )
+    for name in ("ridge", "replacement", *Extras._fields):
         value = getattr(model, name)
         if not _is_auto(value) and (not _is_number(value) or value < 0):
             raise InputError(f"{name}={value!r} must be 'auto' or a number of at least 0")
@@ -40,7 +45,11 @@ def check_parameters(model: Any) -> None:
             raise InputError(f"{name}={value!r} must be a number of at least 0")
     if not _is_number(model.validation_fraction) or not 0 <= model.validation_fraction < 1:
         raise InputError(f"validation_fraction={model.validation_fraction!r} must be at least 0 and below 1")
-    for name, least in (("max_iter", 1), ("random_state", 0), ("verbose", 0)):
+    for name in ("row_table", "column_table"):
+        value = getattr(model, name)
+        if not isinstance(value, tuple | list) or not all(isinstance(column, str) for column in value):
+            raise InputError(f"{name}={value!r} must be a list of names of stored columns")
+    for name, least in (("max_iter", 1), ("random_state", 0), ("verbose", 0), ("cosine_features", 0)):
         value = getattr(model, name)
         if not (_is_whole(value) or (isinstance(value, bool) and name == "verbose")) or value < least:
             raise InputError(f"{name}={value!r} must be a whole number of at least {least}")
@@ -51,6 +60,32 @@ def check_parameters(model: Any) -> None:
         raise InputError(f"callbacks={model.callbacks!r} must be a list of functions")
     parse_dtype(model.dtype)
     _check_clip(model.clip)
+
+
+def greatest_rank(rank: Any) -> Any:
+    """Return the rank that memory must hold and flops are counted for: of several the greatest."""
+    return max(rank) if isinstance(rank, tuple | list) else rank
+
+
+def check_extras(model: Any, plan: Plan) -> None:
+    """Refuse additions that the planned features cannot take in.
+
+    Raises
+    ------
+    InputError
+        Naming the parameter and what it needs.
+    """
+    ranks = len(model.rank) if isinstance(model.rank, tuple | list) else 1
+    if plan.features == "dense" and (ranks > 1 or model.cosine_features):
+        raise InputError("several ranks and cosine_features need features='factored'")
+    if plan.features == "factored" and plan.sides == "both" and not model.floor:
+        if model.offsets == "stored" and not _is_auto(model.row_scale) and model.row_scale:
+            raise InputError("row_scale needs offsets that are fitted: choose offsets='both', or row_scale=0")
+        return
+    for name in (*Extras._fields, "row_table", "column_table"):
+        value = getattr(model, name)
+        if value and not _is_auto(value):
+            raise InputError(f"{name}={value!r} needs features='factored', sides='both' and floor=0")
 
 
 def _check_clip(clip: Any) -> None:

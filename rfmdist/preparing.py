@@ -21,6 +21,7 @@ from rfmdist.observations.blocks import Offsets, Role
 from rfmdist.observations.kept import passes
 from rfmdist.observations.offsets import SWEEPS, fit_offsets
 from rfmdist.observations.scales import fit_scales
+from rfmdist.observations.side import side_columns
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import summarize
 from rfmdist.observations.targets import Targets
@@ -33,6 +34,8 @@ INTERCEPT_SHRINKAGE = 2.0
 the 5 that is usual for offsets fitted alone; 1 is as good."""
 START_SWEEPS = 3
 """Passes for offsets that the solves fit anew."""
+TABLE_WEIGHT = 1.2
+"""Size of users' own side columns in that of counts and offsets (RATINGS (4))."""
 COUNT_START = 3.0
 """Added to counts before their logarithm, so that rows of one and of two entries are not far apart (RATINGS (4))."""
 
@@ -77,7 +80,11 @@ class Known:
         for block in passes(self.observations, self.roles):
             of_rows[block.start : block.stop] = np.diff(block.indptr)
             of_columns += np.bincount(block.indices, minlength=n)
-        return _margin(of_columns, self.offsets.columns), _margin(of_rows, self.offsets.rows)
+        tables = (
+            side_columns(self.observations, "columns", self.model.column_table),
+            side_columns(self.observations, "rows", self.model.row_table),
+        )
+        return _margin(of_columns, self.offsets.columns, tables[0]), _margin(of_rows, self.offsets.rows, tables[1])
 
 
 @dataclass(frozen=True)
@@ -164,12 +171,10 @@ class Preparation:
         return bare, offsets.columns / targets.unit, shrinkage
 
 
-def _margin(counts: NDArray[np.float64], offsets: NDArray[np.float64]) -> Margin:
-    """Counts, and as side columns their logarithm and the offsets, each of deviation 1 (RATINGS (4))."""
-    return Margin(
-        counts,
-        np.column_stack([np.empty((len(counts), 0)), *_standard(np.log(counts + COUNT_START)), *_standard(offsets)]),
-    )
+def _margin(counts: NDArray[np.float64], offsets: NDArray[np.float64], table: NDArray[np.float64]) -> Margin:
+    """Counts, and as side columns their logarithm, the offsets and the user's own (RATINGS (4))."""
+    columns = [*_standard(np.log(counts + COUNT_START)), *_standard(offsets)]
+    return Margin(counts, np.column_stack([*columns, TABLE_WEIGHT * table]))
 
 
 def _standard(values: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:

@@ -121,7 +121,7 @@ class AugmentedFeatures(FactoredFeatures):
         if not self.extras.indicators:
             return np.empty(0, self.factor.dtype)
         base = np.zeros(self.rank, self.factor.dtype)
-        base[: self.learned] = np.square(self.companion, dtype=np.float64).sum(axis=0)
+        base[: self.companion.shape[1]] = np.square(self.companion, dtype=np.float64).sum(axis=0)
         return base
 
     # ---- a block of rows --------------------------------------------------------------------------------------
@@ -137,8 +137,9 @@ class AugmentedFeatures(FactoredFeatures):
         if not self.extras.indicators:
             return super()._pulls(block, threads)
         pulls = threads.scratch("pulls", (block.stop - block.start, self.rank), self.factor.dtype)
-        pulls[:, self.learned :] = 0
-        pulls[:, : self.learned] = self._indicators(block, self.companion, threads)
+        learned = self.companion.shape[1]
+        pulls[:, learned:] = 0
+        pulls[:, :learned] = self._indicators(block, self.companion, threads)
         return pulls
 
     def _indicators(self, block: RowBlock, of: NDArray[Any], threads: Threads) -> NDArray[Any]:
