@@ -9,11 +9,14 @@ import numpy as np
 import zarr
 
 from rfmdist.errors import InputError, StoreError
+from rfmdist.features.augmented import AugmentedFeatures, Extras, Margin
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
+from rfmdist.features.mean import MeanFeatures
 from rfmdist.features.protocol import Features, Step
-from rfmdist.observations.blocks import Role
+from rfmdist.observations.blocks import Offsets, Role
 from rfmdist.observations.layout import create_matrix
+from rfmdist.observations.scales import Scales
 from rfmdist.observations.store import Observations
 from rfmdist.observations.targets import Targets
 from rfmdist.observations.writer import StoreWriter
@@ -56,7 +59,7 @@ def read_completion(path: str | Path) -> tuple[Targets, Features, Step]:
     offsets = observations.offsets
     if settings is None or offsets is None:
         raise StoreError(f"{path}: holds observations, not a completion; make one with 'rfmdist fit'")
-    features = _read_features(observations, settings)
+    features = _read_features(observations, settings["features"])
     clip = settings["clip"]
     targets = Targets(
         observations,
@@ -65,6 +68,7 @@ def read_completion(path: str | Path) -> tuple[Targets, Features, Step]:
         np.dtype(settings["dtype"]),
         frozenset(Role(role) for role in settings["fitted"]),
         clip=None if clip is None else (float(clip[0]), float(clip[1])),
+        scales=_read_scales(observations, settings.get("scales")),
     )
     return targets, features, Step(float(settings["ridge"]), float(settings["replacement"]))
 
@@ -93,33 +97,84 @@ def _add(root: zarr.Group, targets: Targets, features: Features, step: Step) -> 
             "fitted": sorted(int(role) for role in targets.fitted),
             "clip": None if targets.clip is None else list(targets.clip),
             "features": _write_features(root, features),
+            "scales": _write_scales(root, targets.scales),
             "ridge": step.ridge,
             "replacement": step.replacement,
         },
     )
 
 
-def _write_features(root: zarr.Group, features: Features) -> dict[str, Any]:
-    """Write the arrays of the features; return their settings."""
+def _write_features(root: zarr.Group, features: Features, mark: str = "") -> dict[str, Any]:
+    """Write the arrays of the features, their names ending in ``mark``; return their settings."""
     if isinstance(features, DenseFeatures):
         varp: Any = root["varp"]
         create_matrix(varp, "features", features.matrix)
         return {"kind": "dense", "unit": features.unit, "form": features.form}
     assert isinstance(features, FactoredFeatures)
+    if isinstance(features, MeanFeatures):
+        members = [_write_features(root, member, f"_{i}") for i, member in enumerate(features.members)]
+        steps = [[step.ridge, step.replacement] for step in features.steps]
+        return {"kind": "mean", "rank": features.rank, "members": members, "steps": steps}
     varm: Any = root["varm"]
-    create_matrix(varm, "features", features.factor)
-    create_matrix(varm, "offsets", features.offsets[:, None])
+    create_matrix(varm, f"features{mark}", features.factor)
+    create_matrix(varm, f"offsets{mark}", features.offsets[:, None])
     shrinkage = [None if np.isinf(pull) else pull for pull in features.shrinkage]
-    return {"kind": "factored", "rank": features.rank, "floor": features.floor, "shrinkage": shrinkage}
+    settings = {"kind": "factored", "rank": features.rank, "floor": features.floor, "shrinkage": shrinkage}
+    if isinstance(features, AugmentedFeatures):
+        columns, rows = features.margins
+        create_matrix(varm, f"counts{mark}", columns.counts[:, None])
+        if features.companion.shape[1]:
+            create_matrix(varm, f"companion{mark}", features.companion)
+        settings |= {"kind": "augmented", "extras": features.extras._asdict()}
+        settings |= {"rows": len(rows.counts), "side": columns.side.shape[1]}
+    return settings
 
 
-def _read_features(observations: Observations, settings: dict[str, Any]) -> Features:
+def _read_features(observations: Observations, kept: dict[str, Any], mark: str = "") -> Features:
     """Read what `_write_features` has written."""
-    n, kept = observations.shape[1], settings["features"]
+    n = observations.shape[1]
     if kept["kind"] == "dense":
         matrix = observations.read_floats("varp/features", (n, n))
         return DenseFeatures(matrix, float(kept["unit"]), kept["form"])
-    factor = observations.read_floats("varm/features", (n, None))
-    offsets = observations.read_floats("varm/offsets", (n, 1))[:, 0]
+    if kept["kind"] == "mean":
+        members: Any = [_read_features(observations, each, f"_{i}") for i, each in enumerate(kept["members"])]
+        return MeanFeatures.of(members, [Step(float(ridge), float(weight)) for ridge, weight in kept["steps"]])
+    factor = observations.read_floats(f"varm/features{mark}", (n, None))
+    offsets = observations.read_floats(f"varm/offsets{mark}", (n, 1))[:, 0]
     row, column = (np.inf if pull is None else float(pull) for pull in kept["shrinkage"])
-    return FactoredFeatures(factor, offsets, (row, column), float(kept["floor"]))
+    plain = FactoredFeatures(factor, offsets, (row, column), float(kept["floor"]))
+    if kept["kind"] == "factored":
+        return plain
+    counts = observations.read_floats(f"varm/counts{mark}", (n, 1))[:, 0]
+    extras, rows, side = Extras(**kept["extras"]), int(kept["rows"]), int(kept["side"])
+    companion = factor[:, :0]
+    if extras.indicators:
+        companion = observations.read_floats(f"varm/companion{mark}", (n, None))
+    # Of the rows their number alone counts from here on, and side columns are part of the factor.
+    margins = Margin(counts, np.zeros((n, side))), Margin(np.zeros(rows), np.zeros((rows, 0)))
+    return AugmentedFeatures(
+        factor, offsets, plain.shrinkage, plain.floor, companion=companion, margins=margins, extras=extras
+    )
+
+
+def _write_scales(root: zarr.Group, scales: Scales | None) -> dict[str, Any] | None:
+    """Write the rows' scales and what they were measured from; return their settings."""
+    if scales is None:
+        return None
+    obsm: Any = root["obsm"]
+    varm: Any = root["varm"]
+    create_matrix(obsm, "scales", scales.rows[:, None])
+    create_matrix(varm, "scale_offsets", scales.offsets.columns[:, None])
+    measured = {"mean": float(scales.offsets.mean), "row_shrinkage": scales.offsets.row_shrinkage}
+    return {"variance": scales.variance, "power": scales.power} | measured
+
+
+def _read_scales(observations: Observations, kept: dict[str, Any] | None) -> Scales | None:
+    """Read what `_write_scales` has written; the fitted rows' own offsets are no longer needed."""
+    if kept is None:
+        return None
+    m, n = observations.shape
+    rows = observations.read_floats("obsm/scales", (m, 1))[:, 0]
+    columns = observations.read_floats("varm/scale_offsets", (n, 1))[:, 0]
+    offsets = Offsets(float(kept["mean"]), np.zeros(m), columns, kept["row_shrinkage"])
+    return Scales(rows, offsets, float(kept["variance"]), float(kept["power"]))
