@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
+import numpy as np
+
 from rfmdist.errors import SingularRowError
 from rfmdist.features.augmented import Extras
 from rfmdist.fitting import Fit, Result
@@ -21,9 +23,13 @@ from rfmdist.selection import (
     HALVED_ITERATIONS,
     HALVED_RANK,
     HALVED_RIDGE,
+    HALVED_SHARE,
     INDICATORS,
+    MORE_ITERATIONS,
     MOST_RANK,
-    PATH_FACTOR,
+    NEAR,
+    NEARLY,
+    PATIENCE,
     PLAIN_WEIGHT,
     RANK_STEPS,
     REFINED,
@@ -37,16 +43,23 @@ from rfmdist.selection import (
     TRIAL_FACTOR,
     TRIAL_ITERATIONS,
     USUAL_INDICATORS,
+    WAIT,
     WORKING_WEIGHT,
     Point,
     Settings,
+    path_factor,
     ridge_schedule,
     search_weight,
 )
 
 TRAIN = frozenset({Role.TRAIN})
-WORTHS = {"ridge_by_count": RIDGE_BY_COUNT, "row_scale": ROW_SCALE, "side_weight": SIDE_WEIGHT}
-"""What each addition that is on or off is where it is on."""
+WORTHS = {
+    "indicators": USUAL_INDICATORS,
+    "ridge_by_count": RIDGE_BY_COUNT,
+    "row_scale": ROW_SCALE,
+    "side_weight": SIDE_WEIGHT,
+}
+"""What each addition is where it is on."""
 
 
 class Choice:
@@ -60,23 +73,24 @@ class Choice:
         if self.model.offsets == "stored":
             self.open = [name for name in self.open if name != "row_scale"]
         self.given = Extras(**{name: 0.0 if value == "auto" else float(value) for name, value in extras.items()})
+        self.reached = np.inf  # the ridge where the coarse path was at its best
         self.grows = self.plan.features == "factored" and self.model.rank == "auto" and fit.validated
 
     def choose(self) -> list[Result]:
         """Fit on the training entries, with what is "auto" chosen by the validation entries; a result a rank."""
-        plain = Settings(PLAIN_WEIGHT if self.model.replacement == "auto" else self.model.replacement, self.given)
-        trials, found = [], None
-        if self.model.replacement == "auto" or self.open:
-            trials.append(self._trial(plain))
-        if self.model.replacement == "auto":
-            with suppress(SingularRowError):  # the plain weight then stands
-                trials.append(self._trial(plain._replace(replacement=WORKING_WEIGHT)))
-            if self.model.ridge == "auto" and not trials[0].rising:
-                with suppress(SingularRowError):
-                    found = self._search()
-                if found is not None and found.noiseless:
-                    return [found]
-        settings = self._extended(trials) if self.open else min(trials, key=_error).settings if trials else plain
+        chosen = self.model.replacement == "auto" or self.model.ridge == "auto" or self.open
+        trials, found = self._plain_trials() if chosen and self.fit.validated else [], None
+        if self.model.replacement == self.model.ridge == "auto" and not all(trial.rising for trial in trials):
+            with suppress(SingularRowError):
+                found = self._search()
+            if found is not None and found.noiseless:
+                return [found]
+        if not trials:
+            settings = Settings(float(self.model.replacement), self.given)
+        else:
+            plain = self._preferred(trials)
+            settings = self._extended(plain, trials) if self.open else plain.settings
+            self.reached = plain.points[-1].ridge
         if isinstance(self.model.rank, tuple | list):
             first = self._refined(self._path(settings, self.model.rank[0]))
             return [first, *(self._path(first.settings, rank) for rank in self.model.rank[1:])]
@@ -85,38 +99,52 @@ class Choice:
 
     # ---- trials -----------------------------------------------------------------------------------------------
 
-    def _trial(self, settings: Settings) -> Result:
-        """A coarse, short path."""
-        schedule = ridge_schedule(self.model.ridge, self.model.dtype, TRIAL_FACTOR)
-        limit = min(TRIAL_ITERATIONS, self.model.max_iter)
-        return self.fit.descend("try", TRAIN, schedule.points(min(START_RANK, self._cap)), settings, limit)
+    def _plain_trials(self) -> list[Result]:
+        """Coarse paths without additions, with each replacement weight, until the error rises."""
+        if self.model.replacement != "auto":
+            return [self._trial(Settings(float(self.model.replacement), self.given))]
+        first = self._trial(Settings(PLAIN_WEIGHT, self.given))
+        others = dict.fromkeys([WORKING_WEIGHT, search_weight(self.plan.sides, self.fit.observed_share)])
+        return [first, *self._tried([Settings(other, self.given) for other in others])]
 
-    def _extended(self, trials: list[Result]) -> Settings:
+    def _preferred(self, trials: list[Result]) -> Result:
+        """The best trial, unless a lower replacement weight is nearly as good: finer paths favour those."""
+        least = min(trial.error for trial in trials)
+        return next(trial for trial in trials if trial.error <= (1 + NEARLY) * least)
+
+    def _trial(self, settings: Settings, like: Result | None = None) -> Result:
+        """A coarse path until the error rises, or just beyond where that ``like`` which it is was at its best."""
+        schedule, rank = ridge_schedule(self.model.ridge, self.model.dtype, TRIAL_FACTOR), min(START_RANK, self._cap)
+        limit = TRIAL_ITERATIONS if like is None else len(like.points) + MORE_ITERATIONS
+        wait = np.inf if like is None else WAIT * like.points[-1].ridge
+        patience = PATIENCE if like is None else 1
+        return self.fit.descend("try", TRAIN, schedule.points(rank), settings, limit, patience=patience, wait=wait)
+
+    def _extended(self, plain: Result, trials: list[Result]) -> Settings:
         """Choose among plain settings and those with additions; then leave out each addition that does not earn."""
-        full = self.given._replace(**{name: WORTHS[name] for name in self.open if name in WORTHS})
-        weights = sorted({trial.settings.replacement for trial in trials})
+        weight = plain.settings.replacement
+        full = self.given._replace(**{name: WORTHS[name] for name in self.open})
+        tried = [Settings(weight, full)]
         if "indicators" in self.open:
-            tried = [Settings(weights[0], full._replace(indicators=c)) for c in INDICATORS]
-            tried += [Settings(w, full._replace(indicators=USUAL_INDICATORS)) for w in weights[1:]]
-        else:
-            tried = [Settings(w, full) for w in weights]
-        plain = min(trials, key=_error)
-        found = {trial.settings: trial for trial in [*trials, *self._tried(tried)]}
+            tried = [Settings(weight, full._replace(indicators=c)) for c in INDICATORS]
+            others = {trial.settings.replacement for trial in trials if trial.error <= (1 + NEAR) * plain.error}
+            tried += [Settings(other, full) for other in sorted(others - {weight})]
+        found = {trial.settings: trial for trial in [plain, *self._tried(tried, plain)]}
         best = self._halved(list(found.values()))
         kept, reference = best.settings.extras, found[best.settings]
-        for name in [name for name in WORTHS if name in self.open and getattr(kept, name)]:
+        for name in [name for name in self.open if getattr(kept, name)]:
             without = best.settings._replace(extras=best.settings.extras._replace(**{name: 0.0}))
-            for trial in self._tried([without]):
-                if reference.error > (1 - EARNED) * trial.error:
-                    kept = kept._replace(**{name: 0.0})
+            found |= {trial.settings: trial for trial in self._tried([without] if without not in found else [], plain)}
+            if without in found and reference.error > (1 - EARNED) * found[without].error:
+                kept = kept._replace(**{name: 0.0})
         return best.settings._replace(extras=kept) if reference.error < plain.error else plain.settings
 
-    def _tried(self, settings: Iterable[Settings]) -> list[Result]:
+    def _tried(self, settings: Iterable[Settings], like: Result | None = None) -> list[Result]:
         """Trials of the settings that can be solved."""
         results = []
         for each in settings:
             with suppress(SingularRowError):
-                results.append(self._trial(each))
+                results.append(self._trial(each, like))
         return results
 
     def _halved(self, trials: list[Result]) -> Result:
@@ -130,9 +158,9 @@ class Choice:
     def _further(self, trial: Result) -> Result:
         """A few more iterations from a trial's best iterate, at the ridge and the rank where trials rank as fits do."""
         last = trial.points[-1]
-        ridge = HALVED_RIDGE if self.model.ridge == "auto" else last.ridge
+        ridge = min(HALVED_RIDGE, HALVED_SHARE * last.ridge) if self.model.ridge == "auto" else last.ridge
         point = Point(ridge, max(last.rank, min(HALVED_RANK, self._most_rank, self._cap)))
-        return self.fit.descend("try", TRAIN, [point] * HALVED_ITERATIONS, trial.settings, HALVED_ITERATIONS, trial)
+        return self.fit.descend("try", TRAIN, [point] * HALVED_ITERATIONS, trial.settings, after=trial, patience=1)
 
     # ---- fits -------------------------------------------------------------------------------------------------
 
@@ -142,7 +170,7 @@ class Choice:
         schedule = ridge_schedule("auto", self.model.dtype, SEARCH_FACTOR[self.plan.sides])
         settings = Settings(search_weight(self.plan.sides, self.fit.observed_share), self.given)
         while True:
-            found = self.fit.descend("fit", TRAIN, schedule.points(rank), settings, self.model.max_iter)
+            found = self.fit.descend("fit", TRAIN, schedule.points(rank), settings)
             gained = best is None or found.error < (1 - SEARCH_GAIN) * best.error
             best = found if best is None or found.error < best.error else best
             tried, rank = rank, min(2 * rank, self._most_rank)
@@ -167,15 +195,16 @@ class Choice:
         weight, limit = best.settings.extras.indicators, HALVED_ITERATIONS
         for factor in (REFINED, 1 / REFINED) if weight and "indicators" in self.open else ():
             settings = best.settings._replace(extras=best.settings.extras._replace(indicators=factor * weight))
-            trial = self.fit.descend("try", TRAIN, [best.points[-1]] * limit, settings, limit, best)
+            trial = self.fit.descend("try", TRAIN, [best.points[-1]] * limit, settings, after=best, patience=1)
             if trial.error < (1 - EARNED) * best.error:
                 return trial
         return best
 
     def _path(self, settings: Settings, rank: int) -> Result:
-        schedule = ridge_schedule(self.model.ridge, self.model.dtype, PATH_FACTOR)
+        """The slow path; what is still falling where the coarse one was at its best is not given up before."""
+        schedule = ridge_schedule(self.model.ridge, self.model.dtype, path_factor(self.reached))
         points = schedule.points(rank, rising=self.grows and rank > RANK_STEPS[0])
-        return self.fit.descend("fit", TRAIN, points, settings, self.model.max_iter)
+        return self.fit.descend("fit", TRAIN, points, settings, wait=WAIT * self.reached)
 
     def _rank(self, start: int) -> int:
         """Return the rank to begin with."""

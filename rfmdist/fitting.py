@@ -71,13 +71,18 @@ class Fit:
         roles: Iterable[Role],
         points: Iterable[Point],
         settings: Settings,
-        limit: int,
+        limit: int | None = None,
         after: Result | None = None,
+        *,
+        patience: int = PATIENCE,
+        wait: float = np.inf,
     ) -> Result:
         """Iterate from P = I, or go on ``after`` a result, through ``points``, ``limit`` at most.
 
-        Returns the best iterate by validation error, or the last where none is validated.
+        It stops after ``patience`` iterations that do not lower the validation error, once the ridge is below
+        ``wait``. Returns the best iterate by that error, or the last where none is validated.
         """
+        limit = self.model.max_iter if limit is None else min(limit, self.model.max_iter)
         model, start = self.model, self.preparation.start(frozenset(roles), settings.extras.row_scale)
         completion = None if after is None else after.completion
         features: Features | None = None if completion is None else completion.features
@@ -85,7 +90,7 @@ class Fit:
             features = replace(features, extras=settings.extras)
         targets, taken = start.sides[0].targets, list(after.points) if after else []
         enough = ENOUGH * float(np.finfo(model.dtype).eps) * targets.unit
-        best, last = Best(model.tol, 1 if stage == "try" else PATIENCE, enough), float("nan")
+        best, last = Best(model.tol, patience, enough), float("nan")
         for t, point in enumerate(islice(points, limit)):
             started = time.perf_counter()
             step = Step(point.ridge, settings.replacement, self.plan.sides == "both")
@@ -113,6 +118,7 @@ class Fit:
             seconds = time.perf_counter() - started
             record = Iteration(stage, t + 1, limit, *point, *settings, error, change, seconds, completion)
             settled = best.exhausted(t) if targets.scored else stage == "fit" and change < model.tol
+            settled &= point.ridge <= wait
             if self._told_to_stop(record) or settled:
                 break
         first = len(after.points) if after else 0

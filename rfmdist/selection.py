@@ -27,8 +27,17 @@ SEARCH_SHARE = {"both": 0.4, "columns": 1.0}
 """Times 1/density: the replacement weight of the search. Both sides at 0.8 take a fifth more and fail at 7,200."""
 PATH_FACTOR = 0.95
 """On MovieLens 0.9 ends 0.001 to 0.003 above it."""
-TRIAL_FACTOR, TRIAL_ITERATIONS = 0.7, 6
-"""A coarse path ranks replacement weights as the fine one does, in fewer iterations."""
+PATH_ITERATIONS = 40
+"""Iterations within which a path comes to the ridge where the coarse one was at its best, however low that is."""
+WAIT = 3.0
+"""Times the ridge where the coarse path was at its best: above that a path is not given up. Sparse rows learn nothing
+until the ridge is low."""
+TRIAL_FACTOR, TRIAL_ITERATIONS, MORE_ITERATIONS = 0.7, 20, 2
+"""A coarse path ranks settings as the fine one does, in fewer iterations. Without noise it goes on to the end; later
+trials may take a little longer than the plain one."""
+NEAR, NEARLY = 1e-2, 3e-3
+"""Replacement weights whose error is within the first share of the best are tried with additions too; within the
+second, the lower weight is taken: on a finer path it is the better one."""
 RISE = 1e-3
 """A trial whose error ends this share above its least has met noise. Without noise none rose in 12 problems tried."""
 NOISELESS_RIDGE = 1e-3
@@ -52,9 +61,9 @@ EARNED = 1e-4
 """Share of the error that an addition must take away to stay."""
 REFINED = 1.2
 """By how much indicators are strengthened and weakened in the end."""
-HALVED_ITERATIONS, HALVED_RIDGE, HALVED_RANK = 4, 0.6, 32
+HALVED_ITERATIONS, HALVED_RIDGE, HALVED_SHARE, HALVED_RANK = 4, 0.6, 2.5, 32
 """Iterations by which the better half of the trials goes on. Coarse paths alone favour weak indicators, which overfit
-less at the low ridge where those paths end; at the ridge of good fits, and rank 32, trials rank as fits of 64 do."""
+less at the low ridge where those paths end; at the ridge of good fits, 0.6 or 2.5 times where the coarse path ended, and rank 32, trials rank as fits of 64 do."""
 START_RANK, SEARCH_RANK, MOST_RANK = 16, 32, 128
 """Ranks "auto" begins with, begins a search with, and ends with."""
 RANK_STEPS, RISING_ITERATIONS = (64, 128), 4
@@ -102,6 +111,11 @@ def ridge_schedule(ridge: float | Literal["auto"], dtype: Any, factor: float = P
     if ridge != "auto":
         return Schedule(float(ridge))
     return Schedule(PATH_START, factor, 10 * float(np.finfo(dtype).eps))
+
+
+def path_factor(reached: float) -> float:
+    """Factor of the slow path, faster where the coarse path went far down."""
+    return min(PATH_FACTOR, reached ** (1 / PATH_ITERATIONS)) if np.isfinite(reached) else PATH_FACTOR
 
 
 def search_weight(sides: str, density: float) -> float:
