@@ -53,12 +53,7 @@ from rfmdist.selection import (
 )
 
 TRAIN = frozenset({Role.TRAIN})
-WORTHS = {
-    "indicators": USUAL_INDICATORS,
-    "ridge_by_count": RIDGE_BY_COUNT,
-    "row_scale": ROW_SCALE,
-    "side_weight": SIDE_WEIGHT,
-}
+WORTHS = dict(zip(Extras._fields, (USUAL_INDICATORS, RIDGE_BY_COUNT, ROW_SCALE, SIDE_WEIGHT), strict=True))
 """What each addition is where it is on."""
 
 

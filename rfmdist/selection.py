@@ -63,7 +63,8 @@ REFINED = 1.2
 """By how much indicators are strengthened and weakened in the end."""
 HALVED_ITERATIONS, HALVED_RIDGE, HALVED_SHARE, HALVED_RANK = 4, 0.6, 2.5, 32
 """Iterations by which the better half of the trials goes on. Coarse paths alone favour weak indicators, which overfit
-less at the low ridge where those paths end; at the ridge of good fits, 0.6 or 2.5 times where the coarse path ended, and rank 32, trials rank as fits of 64 do."""
+less at the low ridge where those paths end; at the ridge of good fits, 0.6 or 2.5 times the lowest, and rank 32, trials
+rank as fits of 64 do."""
 START_RANK, SEARCH_RANK, MOST_RANK = 16, 32, 128
 """Ranks "auto" begins with, begins a search with, and ends with."""
 RANK_STEPS, RISING_ITERATIONS = (64, 128), 4
