@@ -23,6 +23,7 @@ from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.offsets import fit_offsets
 from rfmdist.observations.split import split
 from rfmdist.observations.store import Observations
+from rfmdist.preparing import INTERCEPT_SHRINKAGE
 
 ROWS = [f"user {i:03d}" for i in range(70)]
 COLUMNS = [7 * j + 1000 for j in range(50)]
@@ -39,7 +40,7 @@ def complete(values: Any, **parameters: Any) -> Completion:
     observations = Observations.from_scipy(oracles.as_sparse(values), row_ids=ROWS, column_ids=COLUMNS)
     split(observations, test=0.2)
     return (
-        LinRFM(**{"ridge": 0.1, "replacement": 1, "max_iter": 4, "dtype": "float64", **parameters})
+        LinRFM(**{"ridge": 0.1, "replacement": 1, "max_iter": 4, "dtype": "float64", "rank": 16, **parameters})
         .fit(observations)
         .completion_
     )
@@ -47,6 +48,8 @@ def complete(values: Any, **parameters: Any) -> Completion:
 
 KINDS = [("dense", "columns"), ("factored", "columns"), ("factored", "both")]
 """How features are kept and which sides take turns."""
+BARE = {"indicators": 0, "ridge_by_count": 0, "row_scale": 0, "side_weight": 0}
+"""No additions to plain features; test_augmented.py has those."""
 
 
 @pytest.fixture(scope="module", params=[(*kind, offsets) for kind in KINDS for offsets in ("both", None)], ids=str)
@@ -101,10 +104,10 @@ def test_dense_predictions_are_the_oracle_s(values: Any) -> None:
 @pytest.mark.parametrize("offsets", ["both", "columns", None])
 def test_factored_predictions_are_the_joint_least_squares(values: Any, sides: str, offsets: Any) -> None:
     """A row is mean + unit (intercept + offset + U b), with b and the intercept penalised least squares at once."""
-    completion = complete(values, features="factored", rank=6, sides=sides, offsets=offsets)
+    completion = complete(values, features="factored", rank=6, sides=sides, offsets=offsets, **BARE)
     features, targets, fitted = completion.features, completion.targets, fitted_entries(completion).tocsr()
     delta, pull = completion.step.ridge + features.floor, features.shrinkage[0]
-    assert pull == (5.0 if offsets == "both" else np.inf)
+    assert pull == (INTERCEPT_SHRINKAGE if offsets == "both" else np.inf)
     expected = np.empty(values.shape)
     for i in range(len(values)):
         observed = fitted.indices[fitted.indptr[i] : fitted.indptr[i + 1]]

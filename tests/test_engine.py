@@ -25,7 +25,7 @@ from distributed.comm import CommClosedError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfmdist import fitting
+from rfmdist import preparing
 from rfmdist.engine import plan as planning
 from rfmdist.engine import run as running
 from rfmdist.engine import work
@@ -97,7 +97,7 @@ def many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut even small problems into 7 groups, or more where features are factored; columns too."""
     monkeypatch.setattr(planning, "SMALL_GROUPS", 7)
     monkeypatch.setattr(planning, "ENTRIES_PER_FEATURE", 1)
-    for module in (planning, fitting):
+    for module in (planning, preparing):
         monkeypatch.setattr(module, "FACTORED_ENTRIES", 500)
 
 
@@ -350,7 +350,7 @@ def test_same_bits_on_movielens(
     movielens: Observations, client: Client, kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Features after 3 iterations on MovieLens 100K are the same bits in process and on 1, 2 and 4 workers."""
-    for module in (planning, fitting):
+    for module in (planning, preparing):
         monkeypatch.setattr(module, "FACTORED_ENTRIES", 20_000)
     given = {**kind, "offsets": "both"}
     assert same(fitted(movielens, **given), fitted(movielens, client, **given))

@@ -19,6 +19,7 @@ from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Step
 from rfmdist.kernels.threads import Threads
 from rfmdist.lin_rfm import LinRFM
+from rfmdist.preparing import INTERCEPT_SHRINKAGE
 
 STEPS = [Step(0.3, 0), Step(0.1, 1), Step(0.2, 5)]
 FIXED = {"offsets": None, "dtype": "float64", "clip": None, "tol": 0.0, "ridge": 0.1, "validation_fraction": 0}
@@ -326,7 +327,7 @@ def test_offsets_are_stationary(rng: np.random.Generator) -> None:
         (block.indices, 40, columns, rows[block.rows]),
     ):
         counts, sums = np.bincount(codes, minlength=size), np.bincount(codes, left - other, size)
-        assert np.allclose(ours, sums / (counts + 5.0), rtol=0, atol=1e-5)
+        assert np.allclose(ours, sums / (counts + INTERCEPT_SHRINKAGE), rtol=0, atol=1e-5)
     assert np.std(rows) > 0.3
     assert np.std(columns) > 0.3
 
@@ -338,7 +339,7 @@ def test_without_features_offsets_are_least_squares(rng: np.random.Generator, ki
     values = with_offsets(rng)
     model = LinRFM(**{**FIXED, "ridge": 1e9, "offsets": kind}, replacement=1, sides=sides, max_iter=60)
     found = model.set_params(features="factored", rank=3).fit(oracles.as_sparse(values)).completion_
-    mean, rows, columns = oracles.offsets(values, kind, sweeps=80)
+    mean, rows, columns = oracles.offsets(values, kind, INTERCEPT_SHRINKAGE, sweeps=80)
     expected = mean + rows[:, None] + columns
     assert np.allclose(found.predict_block().compute(), expected, rtol=0, atol=1e-5)
 

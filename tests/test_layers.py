@@ -13,7 +13,7 @@ PACKAGE = Path(rfmdist.__file__).parent
 LAYERS = (
     {"cli", "__main__"},
     {"report"},
-    {"lin_rfm", "estimator", "fitting", "selection", "parameters", "progress"},
+    {"lin_rfm", "estimator", "choosing", "fitting", "preparing", "selection", "parameters", "progress"},
     {"completion", "serving", "saving"},
     {"engine"},
     {"features"},
