@@ -27,8 +27,8 @@ from rfmdist.selection import (
     INDICATORS,
     MORE_ITERATIONS,
     MOST_RANK,
-    NEAR,
     NEARLY,
+    PATH_START,
     PATIENCE,
     PLAIN_WEIGHT,
     RANK_STEPS,
@@ -68,6 +68,7 @@ class Choice:
         if self.model.offsets == "stored":
             self.open = [name for name in self.open if name != "row_scale"]
         self.given = Extras(**{name: 0.0 if value == "auto" else float(value) for name, value in extras.items()})
+        self.paths: dict[tuple[Settings, int], Result] = {}
         self.reached = np.inf  # the ridge where the coarse path was at its best
         self.grows = self.plan.features == "factored" and self.model.rank == "auto" and fit.validated
 
@@ -81,16 +82,12 @@ class Choice:
             if found is not None and found.noiseless:
                 return [found]
         if not trials:
-            settings = Settings(float(self.model.replacement), self.given)
-        else:
-            plain = self._preferred(trials)
-            settings = self._extended(plain, trials) if self.open else plain.settings
-            self.reached = plain.points[-1].ridge
-        if isinstance(self.model.rank, tuple | list):
-            first = self._refined(self._path(settings, self.model.rank[0]))
-            return [first, *(self._path(first.settings, rank) for rank in self.model.rank[1:])]
-        best = self._refined(self._fitted(settings))
-        return [best if found is None or best.error <= found.error else found]
+            return self._fits(Settings(float(self.model.replacement), self.given))
+        plain = self._preferred(trials)
+        self.reached = plain.points[-1].ridge
+        settings = self._earned(self._extended(plain, trials), plain.settings) if self.open else plain.settings
+        results = self._fits(settings)
+        return results if found is None or len(results) > 1 or results[0].error <= found.error else [found]
 
     # ---- trials -----------------------------------------------------------------------------------------------
 
@@ -122,17 +119,24 @@ class Choice:
         tried = [Settings(weight, full)]
         if "indicators" in self.open:
             tried = [Settings(weight, full._replace(indicators=c)) for c in INDICATORS]
-            others = {trial.settings.replacement for trial in trials if trial.error <= (1 + NEAR) * plain.error}
-            tried += [Settings(other, full) for other in sorted(others - {weight})]
+        tried += [Settings(trial.settings.replacement, full) for trial in trials if trial.error < plain.error]
         found = {trial.settings: trial for trial in [plain, *self._tried(tried, plain)]}
         best = self._halved(list(found.values()))
-        kept, reference = best.settings.extras, found[best.settings]
+        kept = best.settings.extras
         for name in [name for name in self.open if getattr(kept, name)]:
             without = best.settings._replace(extras=best.settings.extras._replace(**{name: 0.0}))
-            found |= {trial.settings: trial for trial in self._tried([without] if without not in found else [], plain)}
-            if without in found and reference.error > (1 - EARNED) * found[without].error:
+            trials = [found[without]] if without in found else self._tried([without], plain)
+            if any(best.error > (1 - EARNED) * self._further(trial).error for trial in trials):
                 kept = kept._replace(**{name: 0.0})
-        return best.settings._replace(extras=kept) if reference.error < plain.error else plain.settings
+        return best.settings._replace(extras=kept)
+
+    def _earned(self, settings: Settings, plain: Settings) -> Settings:
+        """Return the settings with additions if they are better on the slow path at low rank too."""
+        if settings == plain:
+            return plain
+        rank = min(START_RANK, self._cap)
+        extended = self._path(settings, rank)
+        return settings if extended.error < (1 - EARNED) * self._path(plain, rank).error else plain
 
     def _tried(self, settings: Iterable[Settings], like: Result | None = None) -> list[Result]:
         """Trials of the settings that can be solved."""
@@ -143,11 +147,9 @@ class Choice:
         return results
 
     def _halved(self, trials: list[Result]) -> Result:
-        """Let the better half go on at twice the rank, again and again, until one is left."""
+        """Let the better half go on, again and again, until one is left, which went on too."""
         while len(trials) > 1:
-            trials = sorted(trials, key=_error)[: (len(trials) + 1) // 2]
-            if len(trials) > 1:
-                trials = [self._further(trial) for trial in trials]
+            trials = [self._further(trial) for trial in sorted(trials, key=_error)[: len(trials) // 2]]
         return trials[0]
 
     def _further(self, trial: Result) -> Result:
@@ -171,6 +173,13 @@ class Choice:
             tried, rank = rank, min(2 * rank, self._most_rank)
             if best.noiseless or not gained or self.model.rank != "auto" or rank <= tried:
                 return best
+
+    def _fits(self, settings: Settings) -> list[Result]:
+        """A result for each rank that was asked for, or one of the best rank; settings may still be refined."""
+        if not isinstance(self.model.rank, tuple | list):
+            return [self._refined(self._fitted(settings))]
+        first = self._refined(self._path(settings, self.model.rank[0]))
+        return [first, *(self._path(first.settings, rank) for rank in self.model.rank[1:])]
 
     def _fitted(self, settings: Settings) -> Result:
         """The slow path for noise, or the fixed ridge, at growing rank as long as that gains or costs little."""
@@ -197,9 +206,13 @@ class Choice:
 
     def _path(self, settings: Settings, rank: int) -> Result:
         """The slow path; what is still falling where the coarse one was at its best is not given up before."""
-        schedule = ridge_schedule(self.model.ridge, self.model.dtype, path_factor(self.reached))
-        points = schedule.points(rank, rising=self.grows and rank > RANK_STEPS[0])
-        return self.fit.descend("fit", TRAIN, points, settings, wait=WAIT * self.reached)
+        if (settings, rank) not in self.paths:
+            factor = path_factor(self.reached)
+            schedule = ridge_schedule(self.model.ridge, self.model.dtype, factor, PATH_START)
+            points = schedule.points(rank, rising=self.grows and rank > RANK_STEPS[0])
+            found = self.fit.descend("fit", TRAIN, points, settings, wait=WAIT * self.reached)
+            self.paths[settings, rank] = found
+        return self.paths[settings, rank]
 
     def _rank(self, start: int) -> int:
         """Return the rank to begin with."""

@@ -18,7 +18,8 @@ import numpy as np
 
 from rfmdist.features.augmented import Extras
 
-PATH_START = 1.0
+START, PATH_START = 1.0, 0.8
+"""Ridges that fast and coarse paths begin with, and slow ones: from 0.8 a path takes 4 iterations less."""
 SEARCH_FACTOR = {"both": 0.8, "columns": 0.9}
 """Both sides, d = 500, rank 5, ten seeds: 10,000 entries in 21..22 iterations, 8,000 in 29..32, 7,200 in 38..54; 0.7
 fails at 8,000, 0.75 at 7,200, 0.85 takes a quarter more. Columns only, 10,000: 0.9 takes 48..65, 0.95 82..94; 0.8
@@ -35,9 +36,8 @@ until the ridge is low."""
 TRIAL_FACTOR, TRIAL_ITERATIONS, MORE_ITERATIONS = 0.7, 20, 2
 """A coarse path ranks settings as the fine one does, in fewer iterations. Without noise it goes on to the end; later
 trials may take a little longer than the plain one."""
-NEAR, NEARLY = 1e-2, 3e-3
-"""Replacement weights whose error is within the first share of the best are tried with additions too; within the
-second, the lower weight is taken: on a finer path it is the better one."""
+NEARLY = 3e-3
+"""A lower replacement weight whose error is within this share of the best is taken: on a finer path it is better."""
 RISE = 1e-3
 """A trial whose error ends this share above its least has met noise. Without noise none rose in 12 problems tried."""
 NOISELESS_RIDGE = 1e-3
@@ -51,7 +51,7 @@ PATIENCE = 3
 PLAIN_WEIGHT, WORKING_WEIGHT = 1.0, 5.0
 """Replacement weights for noise: 1 puts observed values back; 5 keeps very sparse noisy rows from shrinking to their
 offsets (METHOD)."""
-INDICATORS, USUAL_INDICATORS = (0.0, 0.2, 0.3, 0.4, 0.55), 0.4
+INDICATORS, USUAL_INDICATORS = (0.2, 0.35, 0.5), 0.35
 """Weights of the indicator block that are tried, and the one that is tried with other replacement weights. MovieLens
 1M wants 0.35, 100K 0.5; to miss them by a sixth costs 0.0005."""
 RIDGE_BY_COUNT, ROW_SCALE, SIDE_WEIGHT = 0.3, 0.5, 0.1
@@ -107,11 +107,13 @@ class Schedule:
         return (Point(self.ridge(t), rank // 2 if rising and t < RISING_ITERATIONS else rank) for t in count())
 
 
-def ridge_schedule(ridge: float | Literal["auto"], dtype: Any, factor: float = PATH_FACTOR) -> Schedule:
+def ridge_schedule(
+    ridge: float | Literal["auto"], dtype: Any, factor: float = PATH_FACTOR, start: float = START
+) -> Schedule:
     """Schedule for a fixed ridge or for a path, which ends where the dtype's rounding would."""
     if ridge != "auto":
         return Schedule(float(ridge))
-    return Schedule(PATH_START, factor, 10 * float(np.finfo(dtype).eps))
+    return Schedule(start, factor, 10 * float(np.finfo(dtype).eps))
 
 
 def path_factor(reached: float) -> float:

@@ -23,11 +23,11 @@ import scipy.sparse as sp
 
 from rfmdist import LinRFM
 from rfmdist.progress import Iteration
-from rfmdist.selection import PATH_START, SEARCH_FACTOR
+from rfmdist.selection import SEARCH_FACTOR, START
 
 LIMIT = 1e-3
 """Mean square error of the unobserved entries that counts as recovered; the values' own is 1."""
-ALS_SCHEDULES = {"same ridge": (PATH_START, SEARCH_FACTOR["both"], 1e-9, 100), "its ridge": (5.0, 0.95, 1e-4, 150)}
+ALS_SCHEDULES = {"same ridge": (START, SEARCH_FACTOR["both"], 1e-9, 100), "its ridge": (5.0, 0.95, 1e-4, 150)}
 """Start, factor, least ridge and iterations; the second was looked for on the unobserved entries themselves."""
 
 
