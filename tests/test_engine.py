@@ -41,13 +41,16 @@ from rfmdist.observations.store import Observations
 
 FIXED = {"ridge": 0.1, "replacement": 1, "max_iter": 3, "tol": 0.0, "validation_fraction": 0, "offsets": None}
 DENSE = {"features": "dense"}
+EXTRAS = {"indicators": 0.4, "ridge_by_count": 0.3, "row_scale": 0.5, "side_weight": 0.2}
 KINDS = [
     DENSE,
     {"features": "dense", "sides": "both"},
     {"features": "factored", "sides": "columns", "rank": 7},
     {"features": "factored", "sides": "both", "rank": 7, "offsets": "both"},
+    {"features": "factored", "sides": "both", "rank": 7, "offsets": "both", **EXTRAS},
 ]
-"""How features are kept, and of which sides."""
+"""How features are kept, of which sides, and with all additions."""
+MEAN = {**KINDS[4], "rank": (7, 4), "cosine_features": 20}
 
 
 @pytest.fixture(scope="module", params=[1, 2, 4])
@@ -108,7 +111,10 @@ def fitted(observations: Any, client: Any = None, **parameters: Any) -> Any:
 
 def same(one: Any, other: Any) -> bool:
     """Tell whether features are the same bits."""
-    names = ("unit", "matrix") if hasattr(one, "matrix") else ("factor", "offsets", "floor")
+    names = ["unit", "matrix"] if hasattr(one, "matrix") else ["factor", "offsets", "floor"]
+    names += [name for name in ("companion",) if hasattr(one, name)]
+    if hasattr(one, "members") and not all(map(same, one.members, other.members)):
+        return False
     return type(one) is type(other) and all(np.array_equal(getattr(one, n), getattr(other, n)) for n in names)
 
 
@@ -332,7 +338,7 @@ def test_same_bits_on_any_cluster(
 
 @pytest.mark.usefixtures("many_groups")
 @pytest.mark.parametrize("client", [2], indirect=True)
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("kind", [*KINDS, MEAN], ids=str)
 def test_all_stages_run_on_a_cluster(rng: np.random.Generator, client: Client, kind: dict[str, Any]) -> None:
     """Choosing, fitting, refitting and scoring of observations in memory give the same numbers on a cluster."""
     observations = Observations.from_scipy(oracles.as_sparse(oracles.sparse_problem(rng, 80, 50)))
@@ -356,7 +362,7 @@ def test_same_bits_on_movielens(
     assert same(fitted(movielens, **given), fitted(movielens, client, **given))
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("kind", [*KINDS, MEAN], ids=str)
 @pytest.mark.parametrize("name", ["small", "movielens"])
 def test_same_bits_on_any_number_of_threads(
     name: str, kind: dict[str, Any], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
