@@ -20,8 +20,9 @@ from rfmdist.features.cosine import with_cosines
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.mean import MeanFeatures
 from rfmdist.lin_rfm import LinRFM
-from rfmdist.observations.blocks import Role
+from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.offsets import fit_offsets
+from rfmdist.observations.split import split
 from rfmdist.observations.store import Observations
 
 BARE = {"indicators": 0, "ridge_by_count": 0, "row_scale": 0, "side_weight": 0}
@@ -143,6 +144,20 @@ def test_similar_are_those_of_the_features(completion: Completion) -> None:
     found = completion.similar([3, 20], k=4)
     for column, group in found.groupby("column"):
         assert np.allclose(group["similarity"], np.sort(cosines[column])[::-1][:4], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["all", "mean of cosines"])
+def test_where_test_entries_are_is_not_used(values: Any, name: str) -> None:
+    """A store without the test entries gives the same completion: counts, indicators and scales know only the rest."""
+    observations = Observations.from_scipy(oracles.as_sparse(values))
+    split(observations, validation=0.0, test=0.3)
+    fitted = observations.to_scipy(FITTED_ROLES)
+    found, expected = (
+        everything(LinRFM(**FIXED, **KINDS[name], dtype="float64").fit(given).completion_)
+        for given in (observations, fitted)
+    )
+    assert fitted.nnz < 0.8 * observations.nnz
+    assert np.allclose(found, expected, rtol=0, atol=1e-10)
 
 
 # ---- means ----------------------------------------------------------------------------------------------------
