@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 
 def cores() -> int:
     """Cores this process may use, which a batch system may have made fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def hand_back_memory() -> None:
+    """Give freed memory back to the system, where the C library can: it would keep what the next arrays then lack."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)

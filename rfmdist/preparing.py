@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Features
 from rfmdist.observations.blocks import Offsets, Role
+from rfmdist.observations.frames import Axis
 from rfmdist.observations.kept import passes
 from rfmdist.observations.offsets import SWEEPS, fit_offsets
 from rfmdist.observations.scales import fit_scales
@@ -80,11 +81,14 @@ class Known:
         for block in passes(self.observations, self.roles):
             of_rows[block.start : block.stop] = np.diff(block.indptr)
             of_columns += np.bincount(block.indices, minlength=n)
-        tables = (
-            side_columns(self.observations, "columns", self.model.column_table),
-            side_columns(self.observations, "rows", self.model.row_table),
-        )
-        return _margin(of_columns, self.offsets.columns, tables[0]), _margin(of_rows, self.offsets.rows, tables[1])
+        columns = _margin(of_columns, self.offsets.columns, self._table("columns", self.model.column_table))
+        return columns, _margin(of_rows, self.offsets.rows, self._table("rows", self.model.row_table))
+
+    def _table(self, axis: Axis, names: Sequence[str]) -> NDArray[np.float64]:
+        """The user's side columns; pandas, which reads them, is not imported for none."""
+        if not names:
+            return np.empty((self.observations.shape[axis == "columns"], 0))
+        return side_columns(self.observations, axis, names)
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ class Preparation:
 def _margin(counts: NDArray[np.float64], offsets: NDArray[np.float64], table: NDArray[np.float64]) -> Margin:
     """Counts, and as side columns their logarithm, the offsets and the user's own (RATINGS (4))."""
     columns = [*_standard(np.log(counts + COUNT_START)), *_standard(offsets)]
-    return Margin(counts, np.column_stack([*columns, TABLE_WEIGHT * table]))
+    return Margin(counts, np.column_stack([*columns, TABLE_WEIGHT * table]).astype(np.float32))
 
 
 def _standard(values: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:

@@ -151,7 +151,7 @@ def _read_features(observations: Observations, kept: dict[str, Any], mark: str =
     if extras.indicators:
         companion = observations.read_floats(f"varm/companion{mark}", (n, None))
     # Of the rows their number alone counts from here on, and side columns are part of the factor.
-    margins = Margin(counts, np.zeros((n, side))), Margin(np.zeros(rows), np.zeros((rows, 0)))
+    margins = Margin(counts, np.zeros((n, side), np.float32)), Margin(np.zeros(rows), np.zeros((rows, 0), np.float32))
     return AugmentedFeatures(
         factor, offsets, plain.shrinkage, plain.floor, companion=companion, margins=margins, extras=extras
     )

@@ -29,7 +29,9 @@ from rfmdist import LinRFM, Observations
 
 SETTINGS = {"ridge": 0.5, "replacement": 1.0, "tol": 0.0, "validation_fraction": 0.0, "refit": False, "offsets": None}
 ROWS, COLUMNS, ENTRIES, RANK = 140_000, 27_000, 10_000_000, 32
-MEMORY_CASES = (("columns", 32), ("both", 32), ("columns", 128), ("both", 128))
+MEMORY_CASES = (("columns", 32), ("both", 32), ("extras", 32), ("columns", 128), ("both", 128), ("extras", 128))
+EXTRAS = {"indicators": 0.35, "ridge_by_count": 0.3, "side_weight": 0.1, "row_scale": 0.5, "offsets": "both"}
+"""With "extras" both sides take turns and all additions are on; their bound has one more set of features."""
 
 
 @dataclass
@@ -105,8 +107,8 @@ def measure_memory() -> None:
         for sides, rank in MEMORY_CASES:
             command = [sys.executable, __file__, "--child", str(store), sides, str(rank)]
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            flight = shape[0] if sides == "both" else found["rows_in_flight"]
-            bound = 3 * (shape[1] + flight) * rank * 4 + 300e6
+            flight = found["rows_in_flight"] if sides == "columns" else shape[0]
+            bound = (4 if sides == "extras" else 3) * (shape[1] + flight) * rank * 4 + 300e6
             used = found["peak"] - found["kept"]
             print(
                 f"rank {rank:3d}, {sides:8} peak {found['peak'] / 1e6:4.0f} MB, {found['start'] / 1e6:.0f} MB before"
@@ -126,9 +128,11 @@ def child(store: str, sides: str, rank: int) -> dict[str, Any]:
         nonlocal kept
         kept = iteration.completion.targets.kept_bytes
 
-    model = LinRFM(features="factored", rank=rank, sides=sides, max_iter=3, callbacks=[count], **SETTINGS)
+    settings = SETTINGS | (EXTRAS if sides == "extras" else {})
+    turns = "columns" if sides == "columns" else "both"
+    model = LinRFM(features="factored", rank=rank, sides=turns, max_iter=3, callbacks=[count], **settings)
     model.fit(Observations.open(store))
-    kept *= 2 if sides == "both" else 1  # the column order takes as much
+    kept *= 1 if sides == "columns" else 2  # the column order takes as much
     # Not getrusage: its peak is that of the process which started this one, where that is greater.
     status = Path("/proc/self/status").read_text()
     peak = 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))

@@ -170,12 +170,23 @@ def fit(
     store: Store,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="COMPLETION", help="The completion to write.")],
     features: Annotated[str | None, typer.Option(metavar="auto|dense|factored", help="How P is kept.")] = None,
-    rank: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Columns of factored features.")] = None,
+    rank: Annotated[
+        str | None, typer.Option(metavar="auto|NUMBER[,NUMBER]", help="Columns of factored features.")
+    ] = None,
     sides: Annotated[str | None, typer.Option(metavar="auto|columns|both", help="Whether sides take turns.")] = None,
     power: Annotated[float | None, typer.Option(help="Multiple of 1/2: the power of the AGOP.")] = None,
     ridge: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Of the row solves.")] = None,
     floor: Annotated[float | None, typer.Option(help="Added to the AGOP's diagonal.")] = None,
     replacement: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Of observed residuals.")] = None,
+    indicators: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Weight of what was observed.")] = None,
+    ridge_by_count: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Exponent of counts.")] = None,
+    row_scale: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Exponent of rows' spreads.")] = None,
+    side_weight: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Weight of side columns.")] = None,
+    row_table: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Column about rows to use; may be repeated.")
+    ] = None,
+    column_table: Annotated[list[str] | None, typer.Option(metavar="NAME", help="The same about columns.")] = None,
+    cosine_features: Annotated[int | None, typer.Option(metavar="NUMBER", help="For one last solve.")] = None,
     offsets: Annotated[
         str | None, typer.Option(metavar="both|rows|columns|global|stored|none", help="Means fitted too.")
     ] = None,
@@ -203,7 +214,9 @@ def fit(
 
     options = _given(
         features=features, rank=_whole(rank), sides=sides, power=power, ridge=_number(ridge), floor=floor,
-        replacement=_number(replacement), dtype=dtype, max_iter=max_iter, tol=tol,
+        replacement=_number(replacement), indicators=_number(indicators), ridge_by_count=_number(ridge_by_count),
+        row_scale=_number(row_scale), side_weight=_number(side_weight), row_table=row_table or None,
+        column_table=column_table or None, cosine_features=cosine_features, dtype=dtype, max_iter=max_iter, tol=tol,
         validation_fraction=validation_fraction, random_state=seed,
     )  # fmt: skip
     options |= {} if offsets is None else {"offsets": None if offsets == "none" else offsets}
@@ -340,8 +353,10 @@ def _number(text: str | None) -> float | str | None:
         return text
 
 
-def _whole(text: str | None) -> int | str | None:
-    """A whole number where the text is one; the rest the estimator checks."""
+def _whole(text: str | None) -> int | list[Any] | str | None:
+    """A whole number, or several, where the text is that; the rest the estimator checks."""
+    if text is not None and "," in text:
+        return [_whole(part) for part in text.split(",")]
     try:
         return None if text is None else int(text)
     except ValueError:

@@ -74,6 +74,7 @@ def fit_facts(model: LinRFM, output: Path) -> dict[str, Any]:
         "ridge": float(model.ridge_),
         "floor": float(model.floor),
         "replacement": float(model.replacement_),
+        **model.extras_._asdict(),
         "offsets": model.offsets,
         "clip": model.completion_.targets.clip,
         "dtype": str(model.dtype),

@@ -96,6 +96,7 @@ def make_plan(
     features: FeatureKind | Literal["auto"] = "auto",
     sides: Sides | Literal["auto"] = "auto",
     rank: int | Literal["auto"] = "auto",
+    indicators: bool = False,
 ) -> Plan:
     """Choose how P is kept and which sides take turns, by bytes and flops, and cut the work.
 
@@ -106,7 +107,7 @@ def make_plan(
     """
     free = psutil.virtual_memory().available
     dense = plan_dense(observations, dtype, power, "columns" if sides == "auto" else sides)
-    both = plan_factored(observations, dtype, "columns" if sides == "columns" else "both", rank)
+    both = plan_factored(observations, dtype, "columns" if sides == "columns" else "both", rank, indicators)
     columns = plan_factored(observations, dtype, "columns", rank)
     factored = columns if sides == "auto" and both.peak_bytes > free / 2 else both
     turns = COLUMNS_ONLY_ITERATIONS if dense.sides != factored.sides else 1.0
@@ -121,8 +122,17 @@ def make_plan(
     return replace(chosen, why=why, kept_bytes=kept if kept <= KEPT_SHARE * free else 0)
 
 
-def plan_factored(observations: Observations, dtype: Any, sides: Sides, rank: int | Literal["auto"] = "auto") -> Plan:
-    """Plan a fit with features of n × ``rank``; groups do not depend on the rank, memory allows for its growth."""
+def plan_factored(
+    observations: Observations,
+    dtype: Any,
+    sides: Sides,
+    rank: int | Literal["auto"] = "auto",
+    indicators: bool = False,
+) -> Plan:
+    """Plan a fit with features of n × ``rank``; groups do not depend on the rank, memory allows for its growth.
+
+    And for features of the indicator block beside them, as large again.
+    """
     (m, n), itemsize, nnz = observations.shape, np.dtype(dtype).itemsize, observations.nnz
     most = min(MOST_RANK if rank == "auto" else rank, n)
     r = min(RANK if rank == "auto" else rank, n)
@@ -140,7 +150,7 @@ def plan_factored(observations: Observations, dtype: Any, sides: Sides, rank: in
         BLOCK_ROWS,
         flops,
         n * r * itemsize,
-        _factored_bytes(m, n, most, itemsize, sides, number),
+        _factored_bytes(m, n, 2 * most if indicators and sides == "both" else most, itemsize, sides, number),
     )
 
 

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from rfmdist.features.factored import (
     PIECE_ENTRIES,
+    TALL,
     FactoredFeatures,
     Solution,
     Square,
-    _joined,
     tall_gram,
-    tall_product,
 )
 from rfmdist.features.power import PanelMap, spans
 from rfmdist.features.protocol import Partial, Step
 from rfmdist.kernels import factored as kernels
 from rfmdist.kernels.threads import Threads, one_blas_thread
+from rfmdist.machine import hand_back_memory
 from rfmdist.observations.blocks import RowBlock
 
 COUNT_DAMPING = 20.0
@@ -37,6 +37,9 @@ INDICATOR_RIDGE = 2.0
 """l: ridge of the indicators' own rows in units of that of the ratings' rows (RATINGS (1))."""
 LEAST_SHARE = 1e-9
 """Of the greatest eigenvalue: directions below it are kept that large, so that their inverse root is harmless."""
+
+LARGE = 1 << 24
+"""Bytes of a factor beyond which freed memory is handed back: that takes a few milliseconds."""
 
 
 class Extras(NamedTuple):
@@ -68,12 +71,12 @@ class Margin:
     ----------
     counts : float64 ndarray of shape (size,)
         Fitted entries of each.
-    side : ndarray of shape (size, e)
+    side : float32 ndarray of shape (size, e)
         Standardised side columns.
     """
 
     counts: NDArray[np.float64]
-    side: NDArray[Any]
+    side: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +103,8 @@ class AugmentedFeatures(FactoredFeatures):
     def begin(cls, plain: FactoredFeatures, margins: tuple[Margin, Margin], extras: Extras) -> Self:
         """Augment ``plain`` features; indicators' features begin at nothing, the first half step finds them."""
         companion = np.zeros((plain.size, plain.rank if extras.indicators else 0), plain.factor.dtype)
-        factor = _beside(plain.factor, margins[0].side, extras.side_weight)
+        size = extras.side_weight * float(np.sqrt(np.trace(plain.gram) / max(plain.size, 1)))
+        factor = _beside([plain.factor], np.eye(plain.rank), margins[0].side, size)
         start = factor, plain.offsets, plain.shrinkage, plain.floor
         return cls(*start, companion=companion, margins=margins, extras=extras)
 
@@ -152,7 +156,7 @@ class AugmentedFeatures(FactoredFeatures):
         counts, dtype = self.margins[0].counts, self.factor.dtype
         weights = 1 / np.sqrt(counts + COUNT_DAMPING)
         mean = np.zeros(of.shape[1])
-        for top, bottom in spans(len(of), 1 << 14):
+        for top, bottom in spans(len(of), TALL):
             mean += (counts[top:bottom] * weights[top:bottom]) @ of[top:bottom].astype(np.float64, copy=False)
         mean = (mean / max(self._total, 1)).astype(dtype)
         out = threads.scratch("indicators", (block.stop - block.start, of.shape[1]), dtype)
@@ -197,21 +201,22 @@ class AugmentedFeatures(FactoredFeatures):
     def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> Self:
         """Keep the r leading directions of [L; L2] [L; L2]', raised to ``power``, and put side columns beside them."""
         with one_blas_thread():
-            parts = [list(part) for part in zip(*total.rows, strict=True)]
+            lefts, offsets, companions = ([*part] for part in zip(*total.rows, strict=True))
             total.rows.clear()
-            left, offsets, companion = map(_joined, parts)
-            below = tall_gram(companion, companion) if companion.shape[1] else np.zeros((self.rank, self.rank))
-            g, v = np.linalg.eigh(tall_gram(left, left) + below)
+            gram, below = (sum(tall_gram(piece, piece) for piece in pieces) for pieces in (lefts, companions))
+            if not self.extras.indicators:
+                below = np.zeros_like(gram)
+            g, v = np.linalg.eigh(gram + below)
             kept = v[:, -self.learned :] * np.maximum(g[-self.learned :], 0) ** ((power - 1) / 2)
             turned = kept @ np.linalg.eigh(kept.T @ below @ kept)[1]
-            left = tall_product(left, turned)
-            companion = tall_product(companion, turned) if companion.shape[1] else companion
             other, own = self.margins
-            factor = _beside(left, own.side, self.extras.side_weight)
+            size = self.extras.side_weight * np.sqrt(np.sum(turned * (gram @ turned)) / max(rows, 1))
+            factor = _beside(lefts, turned, own.side, size)
+            companion = _beside(companions, turned if self.extras.indicators else turned[:0, :0], own.side, 0.0)
         return replace(
             self,
             factor=factor,
-            offsets=offsets.astype(factor.dtype),
+            offsets=np.concatenate(offsets),
             shrinkage=self.shrinkage[::-1],
             companion=companion,
             margins=(own, other),
@@ -229,9 +234,21 @@ class AugmentedFeatures(FactoredFeatures):
         return replace(self, factor=factor, companion=companion)
 
 
-def _beside(factor: NDArray[Any], side: NDArray[Any], weight: float) -> NDArray[Any]:
-    """U and the side columns, the latter ``weight`` times as large as a row of U."""
-    if not weight or not side.shape[1]:
-        return factor
-    size = np.sqrt(np.trace(tall_gram(factor, factor)) / max(len(factor), 1))
-    return np.concatenate([factor, (weight * size * side).astype(factor.dtype)], axis=1)
+def _beside(pieces: list[NDArray[Any]], square: Square, side: NDArray[np.float32], size: float) -> NDArray[Any]:
+    """U, the rows of ``pieces`` times ``square``, and beside it the side columns times ``size`` unless that is 0.
+
+    The pieces are let go one after the other: at millions of rows another m × r array is what memory lacks.
+    """
+    wide, count, low = square.shape[1], side.shape[1] if size else 0, 0
+    small = square.astype(pieces[0].dtype)
+    factor = np.empty((sum(map(len, pieces)), wide + count), small.dtype)
+    pieces.reverse()
+    while pieces:
+        piece = pieces.pop()
+        high = low + len(piece)
+        factor[low:high, :wide] = piece @ small
+        factor[low:high, wide:] = size * side[low:high, :count]
+        low = high
+    if factor.nbytes > LARGE:
+        hand_back_memory()
+    return factor

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import scipy.sparse as sp
 import zarr
 from numpy.typing import NDArray
 
+from rfmdist.machine import hand_back_memory
 from rfmdist.observations.files import in_place
 from rfmdist.observations.layout import FILL, SHARD, create_array, index_dtype, matrix_attributes
 
@@ -53,14 +52,7 @@ def write_by_column(source: Observations, matrix: zarr.Group, name: str) -> None
                 for part, array in arrays.items():
                     array[low:high] = ordered[part][low - first : high - first]
             ordered.clear()
-    _hand_back_memory()
-
-
-def _hand_back_memory() -> None:
-    """Give freed memory back to the system, where the C library can: it would keep 80 MB that a fit then lacks."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
+    hand_back_memory()
 
 
 def _pointers(source: Observations) -> NDArray[np.int64]:

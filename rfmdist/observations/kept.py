@@ -14,7 +14,7 @@ from rfmdist.observations.blocks import Role, RowBlock
 from rfmdist.observations.layout import index_dtype
 from rfmdist.observations.store import Observations
 
-HELD_BYTES = 1 << 28
+HELD_BYTES = 1 << 26
 """Bytes of entries that are held for several passes, rather than read again at each."""
 ALIGNMENT, SPARE = 8, 1 << 20
 """Where arrays may begin, and room for what that leaves empty."""
