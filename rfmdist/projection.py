@@ -1,0 +1,205 @@
+"""Finish of an exact recovery at a given rank: variable projection on the column factor. Knows one block of entries;
+not which rank or block to try.
+
+Rows are eliminated exactly, b_i = C_i U_O'y_i with C_i = (U_O'U_O + t I)^-1, so that only U is searched: by damped
+Gauss-Newton steps (H + mu c I) D = G, solved by preconditioned conjugate gradients whose products are one pass over the
+rows each, and U ← Q of U + D.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from rfmdist.engine import elimination as work
+from rfmdist.engine.elimination import Basis, Block, Floats
+from rfmdist.engine.run import Executor
+
+RIDGE = 4e-8
+"""t in units of the block's density, which is U_O'U_O's size: 1e-9 at 500 × 500, rank 5, where it was tuned."""
+EXACT = 1e-12
+"""Share of the values' squares left that counts as nothing: steps below it gain rounding alone."""
+CERTIFIED = 1e-8
+"""Share of the values' squares that an exact fit may leave. Wrong ones at the edge ended at 1e-4 and above."""
+FALL, STEPS = 0.7, 5
+"""A descent has stalled if five steps did not take this share off. It crosses long plateaus near the edge."""
+SLOW = 0.9
+"""A step that leaves more than this of the squares, within the limit already, ends the descent."""
+PASSES = 1500
+"""Passes over the rows after which a descent is given up; three times the median at 1.05 times the freedom."""
+DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-9, 1e8
+"""mu at the start and its bounds: a fifth after a step that gained, eight times after one that did not."""
+GRADIENTS, FEW_GRADIENTS, ENOUGH = 40, 6, 0.1
+"""Conjugate gradients a step, fewer while t still falls, and the share of the residual that is enough."""
+ANNEALING, ANNEALED = 0.7, 1e-7
+"""Factor of a falling t a step, and its end, in units of the density."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """When a descent is done: squares left, as shares of the values' squares, and where t ends, of the density.
+
+    Attributes
+    ----------
+    limit : float
+        A fit that leaves more is none.
+    enough : float
+        One that leaves less need not go on.
+    ridge : float
+        t's end in units of the density.
+    """
+
+    limit: float = CERTIFIED
+    enough: float = EXACT
+    ridge: float = RIDGE
+
+
+class Descent(NamedTuple):
+    """How a descent ended: its last basis, the share of squares left, passes taken, and why."""
+
+    basis: Basis
+    left: float
+    passes: int
+    why: Literal["fit", "stall", "told"]
+
+
+@dataclass
+class _State:
+    """Rows eliminated from a basis: what stands for it in a pass, squares left, and these with the ridge's penalty."""
+
+    basis: Basis
+    handle: Any
+    squares: float
+    objective: float
+
+
+class _Slope(NamedTuple):
+    """Gradient G (n, r), the blocks P_q (n, r, r) of the Gauss-Newton matrix, and their mean size c."""
+
+    right: Floats
+    grams: Floats
+    size: float
+
+
+Tell = Callable[[int, Basis, float, float], bool]
+"""Told of a step's passes so far, its basis, the share of squares left and its seconds; True ends the descent."""
+
+
+class Projection:
+    """Variable projection over the groups of rows of some targets."""
+
+    def __init__(self, run: Executor, groups: tuple[tuple[int, int], ...], tell: Tell) -> None:
+        self._run, self._groups, self._tell = run, groups, tell
+        self.passes = 0
+
+    def publish(self, value: Any) -> Any:
+        """Return what stands for ``value`` in several passes."""
+        return self._run.publish(value)
+
+    def over(self, function: Callable[..., Any], *shared: Any) -> Any:
+        """One pass: the sum of a function of `rfmdist.engine.elimination` over all groups."""
+        return self._run.reduce(function, self._groups, *shared)
+
+    def descend(self, block: Block, start: Floats, goal: Goal, *, anneal: bool = False) -> Descent:
+        """Fit the block from the factor ``start`` (n, r); ``anneal`` lets t fall from the density on."""
+        entries, power, rows = self.over(work.measure, block)
+        columns = max(np.count_nonzero(block.columns != work.OUT), 1)
+        density = entries / max(rows, 1) / columns
+        floor = goal.ridge * density
+        ridge, damping, first = density if anneal else floor, DAMPING, self.passes
+        now = self._eliminated(block, orthonormal(np.where((block.columns != work.OUT)[:, None], start, 0)), ridge)
+        squares, began = [now.squares], time.perf_counter()
+
+        def ended(why: Literal["fit", "stall", "told"]) -> Descent:
+            left = now.squares / power
+            why = "fit" if why == "stall" and left < goal.limit else why
+            return Descent(now.basis, left, self.passes - first, why)
+
+        while True:
+            slope = self._slope(now)
+            while True:
+                move = self._newton(now, slope, damping, GRADIENTS if now.basis.ridge <= floor else FEW_GRADIENTS)
+                if move is None:
+                    return ended("fit")
+                trial = self._eliminated(block, orthonormal(now.basis.factor + move), now.basis.ridge)
+                if trial.objective < now.objective:
+                    break
+                damping *= 8
+                if damping > MOST_DAMPING or self.passes - first > PASSES:
+                    return ended("stall")
+            now, damping = trial, max(damping / 5, LEAST_DAMPING)
+            squares.append(now.squares)
+            told = self._tell(self.passes - first, now.basis, now.squares / power, time.perf_counter() - began)
+            began = time.perf_counter()
+            if told:
+                return ended("told")
+            if now.basis.ridge > floor:
+                ridge = ANNEALING * now.basis.ridge
+                now = self._eliminated(block, now.basis.factor, ridge if ridge > ANNEALED * density else floor)
+                squares = [now.squares]
+            elif _settled(squares, power, goal):
+                return ended("fit")
+            elif (len(squares) > STEPS and squares[-1] > FALL * squares[-1 - STEPS]) or self.passes - first > PASSES:
+                return ended("stall")
+
+    def _eliminated(self, block: Block, factor: Floats, ridge: float) -> _State:
+        """Eliminate the rows from a factor."""
+        basis = Basis(block, factor, ridge)
+        handle = self.publish(basis)
+        squares, penalty = self.over(work.eliminate, handle)
+        self.passes += 1
+        return _State(basis, handle, float(squares), float(squares + ridge * penalty))
+
+    def _slope(self, now: _State) -> _Slope:
+        total = self.over(work.slope, now.handle)
+        grams = symmetric(total.sums["grams"])
+        size = float(np.mean(np.trace(grams, axis1=1, axis2=2))) / now.basis.factor.shape[1]
+        return _Slope(total.sums["right"], grams, size)
+
+    def _newton(self, now: _State, slope: _Slope, damping: float, most: int) -> Floats | None:
+        """Solve (H + mu c I) D = G to a tenth, by conjugate gradients; None where the gradient is nothing."""
+        right, shift = slope.right, damping * slope.size
+        rank = right.shape[1]
+        # The last part keeps columns without entries, whose blocks are 0, invertible.
+        inverse = np.linalg.inv(slope.grams + (damping + 1e-12) * slope.size * np.eye(rank))
+        found, left = np.zeros_like(right), right.copy()
+        scaled = np.einsum("nab,nb->na", inverse, left)
+        direction = scaled.copy()
+        size = first = float(np.vdot(left, scaled))
+        if first <= 0:
+            return None
+        for _ in range(most):
+            product = self.over(work.curvature, now.handle, self.publish(direction))
+            self.passes += 1
+            product += shift * direction
+            step = size / float(np.vdot(direction, product))
+            found += step * direction
+            left -= step * product
+            scaled = np.einsum("nab,nb->na", inverse, left)
+            following = float(np.vdot(left, scaled))
+            if following < ENOUGH**2 * first:
+                break
+            direction *= following / size
+            direction += scaled
+            size = following
+        return found
+
+
+def _settled(squares: list[float], power: float, goal: Goal) -> bool:
+    """Whether the fit is as good as it gets."""
+    left = squares[-1] / power
+    return left < goal.enough or (left < goal.limit and squares[-1] > SLOW * squares[-2])
+
+
+def orthonormal(factor: Floats) -> Floats:
+    """Return an orthonormal basis of the factor's span, C-contiguous; rows of 0 stay 0."""
+    return np.ascontiguousarray(np.linalg.qr(factor)[0])
+
+
+def symmetric(lower: Floats) -> Floats:
+    """Mirror the lower triangles of ``lower`` (n, r, r)."""
+    return lower + np.tril(lower, -1).swapaxes(1, 2)
