@@ -21,7 +21,7 @@ from rfmdist.projection import Projection, orthonormal, symmetric
 
 Mask = NDArray[np.bool_]
 DENSE = 0.8
-"""Share of the entries that a denser core must keep to be fitted first: its fit is surer, and starts that of the next."""
+"""Share of the entries that a denser core must keep to be fitted first: its fit is surer, the next starts from it."""
 DENSER = (2, 3, 4, 5)
 """Entries above the rank that such a core's rows and columns have at least; twice the rank is tried too."""
 

@@ -25,7 +25,8 @@ from rfmdist.observations.offsets import SHRINKAGE, SWEEPS, fit_offsets
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import summarize
 from rfmdist.observations.targets import Targets
-from rfmdist.progress import Iteration, report
+from rfmdist.progress import Iteration, report, tell
+from rfmdist.recovery import Recovered, recover, recover_beyond
 from rfmdist.selection import (
     ENOUGH,
     FREE_FLOPS,
@@ -108,6 +109,21 @@ class Fit:
         self.observed_share = (counts["train"] + counts["validation"]) / np.prod(observations.shape, dtype=float)
         self.callbacks = [*(model.callbacks or ()), *([report] if model.verbose else [])]
         self.starts: dict[frozenset[Role], _Start] = {}
+
+    # ---- recovering -------------------------------------------------------------------------------------------
+
+    def recover(self) -> Recovered | Result:
+        """Return the matrix that a recovery found, if one was asked for or does better; or else what is chosen."""
+        model, given = self.model, (self.model, self.observations, self.plan, self.run, self.told_to_stop)
+        found = None if model.noise == "auto" else recover(*given)
+        if found is not None:
+            return found
+        result = self.choose()
+        suits = (self.plan.features, self.plan.sides) == ("factored", "both") and self.validated
+        if model.noise == "auto" and suits and result.noiseless and model.offsets in (None, "global", "stored"):
+            self._release()
+            found = recover_beyond(*given, result.error)
+        return found or result
 
     # ---- choosing ---------------------------------------------------------------------------------------------
 
@@ -224,7 +240,7 @@ class Fit:
             seconds = time.perf_counter() - started
             record = Iteration(stage, t + 1, limit, point.ridge, weight, point.rank, error, change, seconds, completion)
             settled = best.exhausted(t) if targets.scored else stage == "fit" and change < model.tol
-            if self._told_to_stop(record) or settled:
+            if self.told_to_stop(record) or settled:
                 break
         first = len(after.points) if after else 0
         return Result(best.kept, taken[: first + best.iteration + 1], weight, best.error, last)
@@ -247,11 +263,9 @@ class Fit:
                 features = features.update(total, size, step, self.model.floor, power, self.run.map_panels)
         return scores[0], features
 
-    def _told_to_stop(self, record: Iteration) -> bool:
+    def told_to_stop(self, record: Iteration) -> bool:
         """Keep the record and tell the callbacks."""
-        self.model.history_.append(replace(record, completion=None))
-        answers = [callback(record) for callback in self.callbacks]
-        return any(answers)
+        return tell(self.model.history_, self.callbacks, record)
 
     # ---- where a stage starts ---------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class _Slope(NamedTuple):
 
 
 Tell = Callable[[int, Basis, float, float], bool]
-"""Told of a step's passes so far, its basis, the share of squares left and its seconds; True ends the descent."""
+"""Told of a step's number, its basis, the share of squares left and its seconds; True ends the descent."""
 
 
 class Projection:
@@ -112,7 +112,7 @@ class Projection:
         floor = goal.ridge * density
         ridge, damping, first = density if anneal else floor, DAMPING, self.passes
         now = self._eliminated(block, orthonormal(np.where((block.columns != work.OUT)[:, None], start, 0)), ridge)
-        squares, began = [now.squares], time.perf_counter()
+        squares, steps, began = [now.squares], 0, time.perf_counter()
 
         def ended(why: Literal["fit", "stall", "told"]) -> Descent:
             left = now.squares / power
@@ -133,9 +133,8 @@ class Projection:
                     return ended("stall")
             now, damping = trial, max(damping / 5, LEAST_DAMPING)
             squares.append(now.squares)
-            told = self._tell(self.passes - first, now.basis, now.squares / power, time.perf_counter() - began)
-            began = time.perf_counter()
-            if told:
+            steps, seconds, began = steps + 1, time.perf_counter() - began, time.perf_counter()
+            if self._tell(steps, now.basis, now.squares / power, seconds):
                 return ended("told")
             if now.basis.ridge > floor:
                 ridge = ANNEALING * now.basis.ridge

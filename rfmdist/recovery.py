@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from rfmdist.completion import Completion
 from rfmdist.cores import Core, all_rows, cores, counted, determined_rows, extended
-from rfmdist.engine import elimination
-from rfmdist.engine import work as iterating
+from rfmdist.engine import work
 from rfmdist.engine.elimination import Basis, Block, Floats
 from rfmdist.engine.plan import FACTORED_ENTRIES, Plan, equal_groups
 from rfmdist.engine.run import Executor
@@ -27,7 +26,7 @@ from rfmdist.errors import InputError
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Scores, Step
 from rfmdist.kernels.threads import one_blas_thread
-from rfmdist.observations.blocks import Role
+from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.offsets import fit_offsets
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import summarize
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from rfmdist.lin_rfm import LinRFM
 
 Mask = NDArray[np.bool_]
+TRAIN = frozenset({Role.TRAIN})
 START, FACTOR, END = 0.05, 0.85, 1e-7
 """Ridge of the search, in units of the features' largest square: at first, its factor an iteration, and its end. Any
 factor of 0.7 to 0.95 serves; from 1 on it takes 30 iterations more and gains nothing."""
@@ -63,6 +63,10 @@ MARGIN = 1.02
 HELD_OUT, ENOUGH_HELD_OUT = 6.0, 10
 """Held-out error, in units of the noise, up to which a fit with noise is right, and the entries to tell it by. Near the
 edge right ones reach 5; wrong ones have the values' own error."""
+
+
+NEARLY = 1e-4
+"""Held-out error, in units of the values, below which a fit without noise has recovered the matrix as it is."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,17 @@ class Certificate:
 
 
 class Recovered(NamedTuple):
-    """A recovered matrix: its completion, why it is right, its factor, and the iterations and steps that led to it."""
+    """A recovered matrix.
+
+    Its completion, why it is right, its column factor (n, r), the rows (m,) and columns (n,) that are determined, and
+    the iterations of the search and steps of the finish that it took.
+    """
 
     completion: Completion
     certificate: Certificate
     factor: Floats
+    rows: Mask
+    columns: Mask
     steps: int
 
 
@@ -161,8 +171,10 @@ class Recovery:
         Standard deviation of the values' noise, in their own units.
     tell : callable
         Is given an `Iteration` and answers whether to stop.
-    error : float, optional
+    error : float, default 0
         A held-out error below which a fit is accepted whatever the noise is.
+    known : Certificate, optional
+        Of a fit to fewer entries, which this one only repeats: nothing is judged anew.
     """
 
     def __init__(
@@ -175,8 +187,10 @@ class Recovery:
         noise: float,
         tell: Callable[[Iteration], bool],
         error: float = 0.0,
+        known: Certificate | None = None,
     ) -> None:
-        self.model, self.run, self.tell, self.error, self.told = model, run, tell, error, False
+        self.model, self.run, self.tell, self.told = model, run, tell, False
+        self.error, self.known = error, known
         self.targets = _targets(model, observations, plan, roles)
         self.noise = noise / self.targets.unit
         self.slab_rows = plan.slab_rows
@@ -186,7 +200,8 @@ class Recovery:
         everything = np.ones(m, np.bool_), np.ones(n, np.bool_)
         counts = counted(self.passes, self.side.published, *everything)
         self.whole = Core(counts.by_row > 0, counts.by_column > 0, int(counts.by_row.sum()))
-        self.density = self.whole.entries / np.prod(self.targets.observations.shape, dtype=float)
+        self.smaller = min(m, n)
+        self.density = self.whole.entries / (float(m) * n)
         self.steps = 0
 
     def release(self) -> None:
@@ -195,7 +210,7 @@ class Recovery:
 
     # ---- the search ---------------------------------------------------------------------------------------------
 
-    def search(self) -> Recovered:
+    def search(self, restarts: int = RESTARTS) -> Recovered:
         """Look for a rank and a matrix that can be certified; what is returned tells whether one was."""
         across = self.targets.transposed()
         groups = equal_groups(across.observations, FACTORED_ENTRIES)
@@ -203,8 +218,8 @@ class Recovery:
         cap, most = self._caps()
         restart, features, ridge = 0, None, START
         try:
-            while restart < RESTARTS and not self.told:
-                found, features, ridge, tried = self._descend(sides, min(cap, *self.targets.observations.shape), restart)
+            while restart < restarts and not self.told:
+                found, features, ridge, tried = self._descend(sides, min(cap, self.smaller), restart)
                 if found is not None:
                     return found
                 if not tried and cap < most and self._could_certify(cap // 2 + 1):
@@ -213,9 +228,10 @@ class Recovery:
                     restart += 1
         finally:
             across.release()
-        step = Step(ridge, 0.0)
-        factor = np.zeros((0, 0)) if features is None else features.factor
-        return Recovered(self._completion(features, step), Certificate(False, factor.shape[1]), factor, self.steps)
+        assert features is not None
+        nothing = np.zeros(len(self.whole.rows), np.bool_), np.zeros(len(self.whole.columns), np.bool_)
+        certificate, step = Certificate(False, features.rank), Step(ridge, 0.0)
+        return Recovered(self._completion(features, step), certificate, features.factor, *nothing, self.steps)
 
     def _caps(self) -> tuple[int, int]:
         """Columns of U to begin with and at most; twice a rank that was given, since ranks up to half are tried."""
@@ -248,7 +264,7 @@ class Recovery:
             ridge *= factor
             basis, root = np.linalg.qr(features.factor)
             turned, singular, _ = np.linalg.svd(root)
-            rank = gaps.rank(singular, cap // 2)
+            rank = gaps.rank(singular, cap // 2 if cap < self.smaller else cap - 1)
             if rank:
                 found = self.finish(np.ascontiguousarray(basis @ turned[:, :rank]), anneal=gaps.tries % 2 == 0)
                 if found is not None or self.told:
@@ -260,7 +276,7 @@ class Recovery:
     def _half_step(self, side: _Side, features: FactoredFeatures, step: Step) -> tuple[Scores, FactoredFeatures]:
         """Solve one side; the features of the other have a largest singular value of 1 and no floor."""
         shared = side.published, self.run.publish(features), step, self.slab_rows
-        total = self.run.reduce(iterating.iterate, side.groups, *shared)
+        total = self.run.reduce(work.iterate, side.groups, *shared)
         after = features.update(total, side.targets.observations.shape[0], step, 0.0, 1, self.run.map_panels)
         size = float(np.sqrt(np.linalg.eigvalsh(after.gram)[-1]))
         return total.scores, replace(after, factor=after.factor / size if size > 0 else after.factor, floor=0.0)
@@ -285,8 +301,10 @@ class Recovery:
             return None
         certificate, inside, basis = found
         factor, columns = self._extended(basis, inside, spare=0)
-        completion = self._completion(_features(factor, columns), Step(basis.ridge, 0.0))
-        return Recovered(completion, certificate, factor, self.steps)
+        features = _features(factor, columns)
+        rows = determined_rows(self.passes, self.side.published, features)
+        completion = self._completion(features, Step(basis.ridge, 0.0))
+        return Recovered(completion, certificate, factor, rows, columns, self.steps)
 
     def _extended(self, basis: Basis, inside: Core, spare: int) -> tuple[Floats, Mask]:
         return extended(self.passes, self.side.published, self.targets, basis, inside, spare)
@@ -321,7 +339,9 @@ class Recovery:
         """Judge a fit: by the entries it fits exactly, or with noise by those held out."""
         rank, error = factor.shape[1], float("nan")
         exact = descent.left < CERTIFIED if not self.noise else False
-        if self.noise or self.error:
+        if self.known is not None:
+            exact, error = descent.why == "fit", self.known.held_out
+        elif self.noise or self.error:
             scores = self._held_out(factor, columns, descent.basis.ridge)
             error, limit = scores.rmse, max(self.error, HELD_OUT * self.noise * self.targets.unit)
             exact |= scores.count >= ENOUGH_HELD_OUT and error < limit
@@ -339,20 +359,17 @@ class Recovery:
     def _held_out(self, factor: Floats, columns: Mask, ridge: float) -> Scores:
         """Scores of the validation entries that the fit determines."""
         shared = self.side.published, self.run.publish(_features(factor, columns)), Step(ridge, 0.0)
-        found: Scores = self.run.reduce(iterating.score, self.side.groups, *shared)
+        found: Scores = self.run.reduce(work.score, self.side.groups, *shared)
         return found
 
     # ---- what is told and returned ------------------------------------------------------------------------------
 
-    def _step(self, passes: int, basis: Basis, left: float, seconds: float) -> bool:
+    def _step(self, number: int, basis: Basis, left: float, seconds: float) -> bool:
         """Tell of a step of the finish."""
         self.steps += 1
-        rank, step = basis.factor.shape[1], Step(basis.ridge, 0.0)
-        completion = self._completion(FactoredFeatures(basis.factor, np.zeros(len(basis.factor))), step)
-        error = float("nan")
-        return self._told(
-            Iteration("finish", passes, PASSES, basis.ridge, 0.0, rank, error, float(np.sqrt(left)), seconds, completion)
-        )
+        features, step = FactoredFeatures(basis.factor, np.zeros(len(basis.factor))), Step(basis.ridge, 0.0)
+        shown = features.rank, float("nan"), float(np.sqrt(left)), seconds, self._completion(features, step)
+        return self._told(Iteration("finish", number, PASSES, basis.ridge, 0.0, *shown))
 
     def _told(self, record: Iteration) -> bool:
         self.told |= self.tell(record)
@@ -360,6 +377,64 @@ class Recovery:
 
     def _completion(self, features: FactoredFeatures, step: Step) -> Completion:
         return Completion(replace(self.targets, keep_bytes=0), features, step)
+
+
+# ---- what a fit asks for ----------------------------------------------------------------------------------------
+
+
+def recover(
+    model: LinRFM, observations: Observations, plan: Plan, run: Executor, tell: Callable[[Iteration], bool]
+) -> Recovered | None:
+    """Recover a matrix whose noise is known; None where there is noise and nothing is certified.
+
+    Without noise training and validation entries are fitted, and an answer that is not certified is the search's.
+    """
+    noise = float(model.noise)
+    with one_blas_thread():
+        recovery = Recovery(model, observations, plan, run, TRAIN if noise else FITTED_ROLES, noise, tell)
+        found = recovery.search()
+        recovery.release()
+        if not found.certificate.certified:
+            rest = "the completion is the usual fit's" if noise else "the completion is the search's and only a guess"
+            warnings.warn(
+                f"no matrix of low rank could be certified from {recovery.whole.entries} entries; {rest}", stacklevel=4
+            )
+            return None if noise else found
+        return _repeated(model, observations, plan, run, tell, noise, found) if noise and model.refit else found
+
+
+def recover_beyond(
+    model: LinRFM,
+    observations: Observations,
+    plan: Plan,
+    run: Executor,
+    tell: Callable[[Iteration], bool],
+    error: float,
+) -> Recovered | None:
+    """Recover a matrix that seems to have no noise, if that lowers the ``error`` on the validation entries."""
+    with one_blas_thread():
+        recovery = Recovery(model, observations, plan, run, TRAIN, 0.0, tell, error)
+        found = recovery.search(restarts=1) if error > NEARLY * recovery.targets.unit else None
+        recovery.release()
+        if found is None or not found.certificate.certified or not found.certificate.held_out < error:
+            return None
+        return _repeated(model, observations, plan, run, tell, 0.0, found) if model.refit else found
+
+
+def _repeated(
+    model: LinRFM,
+    observations: Observations,
+    plan: Plan,
+    run: Executor,
+    tell: Callable[[Iteration], bool],
+    noise: float,
+    found: Recovered,
+) -> Recovered:
+    """Repeat the finish on all fitted entries, from the factor found; that fit stands if this one ends nowhere."""
+    again = Recovery(model, observations, plan, run, FITTED_ROLES, noise, tell, known=found.certificate)
+    repeated = again.finish(found.factor)
+    again.release()
+    return found if repeated is None else repeated._replace(steps=found.steps + repeated.steps)
 
 
 def _targets(model: LinRFM, observations: Observations, plan: Plan, roles: frozenset[Role]) -> Targets:

@@ -13,7 +13,7 @@ PACKAGE = Path(rfmdist.__file__).parent
 LAYERS = (
     {"cli", "__main__"},
     {"report"},
-    {"lin_rfm", "estimator", "fitting", "selection", "parameters", "progress"},
+    {"lin_rfm", "estimator", "fitting", "selection", "parameters", "progress", "recovery", "projection", "cores"},
     {"completion", "serving", "saving"},
     {"engine"},
     {"features"},

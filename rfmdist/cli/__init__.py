@@ -160,6 +160,9 @@ def fit(
     max_iter: Annotated[int | None, typer.Option(help="Most iterations.")] = None,
     tol: Annotated[float | None, typer.Option(help="Share of the error below which a gain is none.")] = None,
     validation_fraction: Annotated[float | None, typer.Option(help="Held out when no split is stored.")] = None,
+    noise: Annotated[
+        str | None, typer.Option(metavar="auto|NUMBER", help="Of the values, in their units; 0: they are exact.")
+    ] = None,
     no_refit: Annotated[bool, typer.Option("--no-refit", help="Keep the fit on training entries alone.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of the held-out entries.")] = None,
     overwrite: Overwrite = False,
@@ -180,7 +183,7 @@ def fit(
     options = _given(
         features=features, rank=_whole(rank), sides=sides, power=power, ridge=_number(ridge), floor=floor,
         replacement=_number(replacement), dtype=dtype, max_iter=max_iter, tol=tol,
-        validation_fraction=validation_fraction, random_state=seed,
+        validation_fraction=validation_fraction, noise=_number(noise), random_state=seed,
     )  # fmt: skip
     options |= {} if offsets is None else {"offsets": None if offsets == "none" else offsets}
     options |= {} if clip is None else {"clip": _range(clip)}

@@ -76,6 +76,7 @@ def fit_facts(model: LinRFM, output: Path) -> dict[str, Any]:
         "offsets": model.offsets,
         "clip": model.completion_.targets.clip,
         "dtype": str(model.dtype),
+        "certificate": None if model.certificate_ is None else str(model.certificate_),
         "iterations": model.n_iter_,
         "validation_rmse": model.validation_rmse_,
         "refitted": any(i.stage == "refit" for i in model.history_),

@@ -135,7 +135,8 @@ def measure(group: Group, block: Block, threads: Threads) -> Floats:
     found = np.zeros(3)
     for start, stop in block.targets.observations.ranges(group):
         part = block.read(start, stop)
-        found += len(part.values), np.vdot(part.values, part.values), np.count_nonzero(np.diff(part.indptr))
+        squares = float(np.vdot(part.values, part.values))
+        found += np.array([len(part.values), squares, np.count_nonzero(np.diff(part.indptr))])
     return found
 
 
@@ -190,9 +191,7 @@ def count(
     for start, stop in targets.observations.ranges(group):
         block, _ = targets.read(start, stop)
         by_row = np.empty(stop - start, np.int64)
-        kernels.count_entries(
-            block.indptr, block.indices, rows[start:stop], columns, by_row, total.sums["by_column"]
-        )
+        kernels.count_entries(block.indptr, block.indices, rows[start:stop], columns, by_row, total.sums["by_column"])
         total.rows.append((by_row,))
     return total
 
@@ -226,7 +225,7 @@ def _panels(block: RowBlock, n: int) -> list[tuple[int, int]]:
     return spans(n, -(-n // min(PANELS, 1 + len(block.indices) // PIECE_ENTRIES)))
 
 
-def _scatter(block: RowBlock, weights: Floats, solved: Floats, sums: Floats, threads: Threads) -> None:
+def _scatter(block: RowBlock, weights: NDArray[np.floating], solved: Floats, sums: Floats, threads: Threads) -> None:
     cuts = _panels(block, len(sums))
     data, whole = (block.indptr, block.indices, weights, solved), len(cuts) == 1
     threads.map(lambda left, right: kernels.scatter(*data, left, right, whole, sums), cuts)

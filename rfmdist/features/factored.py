@@ -244,7 +244,7 @@ class FactoredFeatures:
     def _typical(self) -> NDArray[np.float64]:
         """Mean square of each column of U over the determined columns of the matrix, (r,)."""
         assert self.determined is not None
-        return np.asarray(np.diag(self.gram) / max(np.count_nonzero(self.determined), 1))
+        return np.asarray(np.diag(self.gram) / max(int(np.count_nonzero(self.determined)), 1))
 
     def _weight(self, step: Step) -> float:
         """The weight w δ of Z's sparse part in units of the dual coefficients: ω ridge + floor."""

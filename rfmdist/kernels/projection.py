@@ -126,7 +126,7 @@ def project_rows(
     last: int,
     out: Array,
 ) -> None:
-    """v = D_O b less its part that the row takes up, U_O C U_O'v, of rows ``first`` to ``last``.
+    """Write v = D_O b less its part that the row takes up, U_O C U_O'v, for rows ``first`` to ``last``.
 
     ``direction`` is D (n, r); ``out`` (entries,). Summed over rows, v_q b is the Gauss-Newton product H(D)_q.
     """
@@ -193,9 +193,7 @@ def scatter_outer(
 
 
 @njit(nogil=True, cache=True)
-def count_entries(
-    indptr: Array, indices: Array, rows: Array, columns: Array, by_row: Array, by_column: Array
-) -> None:
+def count_entries(indptr: Array, indices: Array, rows: Array, columns: Array, by_row: Array, by_column: Array) -> None:
     """Count each row's entries in the ``columns`` of a mask (n,), and add each column's in the ``rows`` of another.
 
     ``rows`` (rows,) and ``by_row`` (rows,) are the block's own; ``by_column`` (n,) is added to.
