@@ -60,11 +60,12 @@ KEPT = 0.5
 """Share of the entries that a block must hold."""
 MARGIN = 1.02
 """Entries over degrees of freedom beyond which an exact fit is no accident."""
-HELD_OUT, ENOUGH_HELD_OUT = 6.0, 10
-"""Held-out error, in units of the noise, up to which a fit with noise is right, and the entries to tell it by. Near the
-edge right ones reach 5; wrong ones have the values' own error."""
-
-
+HELD_OUT, HELD_OUT_MORE, ENOUGH_HELD_OUT = 6.0, 0.2, 10
+"""Mean absolute held-out error up to which a fit with noise is right: times the noise, and beyond it in units of the
+values; and the entries to tell it by. At 1.2 times the degrees of freedom right ones reach 3 (their squares 9, by a few
+entries that are hardly determined); wrong ones have the values' own error."""
+AGAIN = 4.0
+"""A repeated fit may leave this many times the share of the squares that the first one left."""
 NEARLY = 1e-4
 """Held-out error, in units of the values, below which a fit without noise has recovered the matrix as it is."""
 
@@ -340,11 +341,11 @@ class Recovery:
         rank, error = factor.shape[1], float("nan")
         exact = descent.left < CERTIFIED if not self.noise else False
         if self.known is not None:
-            exact, error = descent.why == "fit", self.known.held_out
+            exact, error = descent.left < AGAIN * self.known.residual**2, self.known.held_out
         elif self.noise or self.error:
             scores = self._held_out(factor, columns, descent.basis.ridge)
-            error, limit = scores.rmse, max(self.error, HELD_OUT * self.noise * self.targets.unit)
-            exact |= scores.count >= ENOUGH_HELD_OUT and error < limit
+            error, limit = scores.rmse, min(HELD_OUT * self.noise, self.noise + HELD_OUT_MORE) * self.targets.unit
+            exact |= scores.count >= ENOUGH_HELD_OUT and (scores.mae < limit or error < self.error)
         return Certificate(
             exact and _exceeds(inside, rank),
             rank,

@@ -109,8 +109,16 @@ def _write_features(root: zarr.Group, features: Features) -> dict[str, Any]:
     varm: Any = root["varm"]
     create_matrix(varm, "features", features.factor)
     create_matrix(varm, "offsets", features.offsets[:, None])
+    if features.determined is not None:
+        create_matrix(varm, "determined", features.determined[:, None].astype(np.float32))
     shrinkage = [None if np.isinf(pull) else pull for pull in features.shrinkage]
-    return {"kind": "factored", "rank": features.rank, "floor": features.floor, "shrinkage": shrinkage}
+    return {
+        "kind": "factored",
+        "rank": features.rank,
+        "floor": features.floor,
+        "shrinkage": shrinkage,
+        "determined": features.determined is not None,
+    }
 
 
 def _read_features(observations: Observations, settings: dict[str, Any]) -> Features:
@@ -122,4 +130,7 @@ def _read_features(observations: Observations, settings: dict[str, Any]) -> Feat
     factor = observations.read_floats("varm/features", (n, None))
     offsets = observations.read_floats("varm/offsets", (n, 1))[:, 0]
     row, column = (np.inf if pull is None else float(pull) for pull in kept["shrinkage"])
-    return FactoredFeatures(factor, offsets, (row, column), float(kept["floor"]))
+    determined = None
+    if kept.get("determined"):
+        determined = observations.read_floats("varm/determined", (n, 1))[:, 0] > 0
+    return FactoredFeatures(factor, offsets, (row, column), float(kept["floor"]), determined)
