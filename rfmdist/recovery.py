@@ -370,7 +370,8 @@ class Recovery:
         self.steps += 1
         features, step = FactoredFeatures(basis.factor, np.zeros(len(basis.factor))), Step(basis.ridge, 0.0)
         shown = features.rank, float("nan"), float(np.sqrt(left)), seconds, self._completion(features, step)
-        return self._told(Iteration("finish", number, PASSES, basis.ridge, 0.0, *shown))
+        stage = "finish" if self.known is None else "refit"
+        return self._told(Iteration(stage, number, PASSES, basis.ridge, 0.0, *shown))
 
     def _told(self, record: Iteration) -> bool:
         self.told |= self.tell(record)
