@@ -202,8 +202,8 @@ class Completion:
         -------
         pandas.DataFrame
             Columns row, rank (from 1), column and prediction, the rows in the order given, best first; nothing that
-            is not determined. The rank goes by predictions before they are clipped, which tells apart what is clipped to the same
-            value; equal ones rank by column code.
+            is not determined. The rank goes by predictions before they are clipped, which tells apart what is clipped
+            to the same value; equal ones rank by column code.
 
         Raises
         ------

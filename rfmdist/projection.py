@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rfmdist.engine import elimination as work
 from rfmdist.engine.elimination import Basis, Block, Floats
@@ -77,7 +78,7 @@ class _State:
     objective: float
 
 
-class _Slope(NamedTuple):
+class Slope(NamedTuple):
     """Gradient G (n, r), the blocks P_q (n, r, r) of the Gauss-Newton matrix, and their mean size c."""
 
     right: Floats
@@ -120,7 +121,7 @@ class Projection:
             return Descent(now.basis, left, self.passes - first, why)
 
         while True:
-            slope = self._slope(now)
+            slope = self.slope(now.handle)
             while True:
                 move = self._newton(now, slope, damping, GRADIENTS if now.basis.ridge <= floor else FEW_GRADIENTS)
                 if move is None:
@@ -153,32 +154,36 @@ class Projection:
         self.passes += 1
         return _State(basis, handle, float(squares), float(squares + ridge * penalty))
 
-    def _slope(self, now: _State) -> _Slope:
-        total = self.over(work.slope, now.handle)
+    def slope(self, handle: Any) -> Slope:
+        """Return the gradient at a published basis, and what stands for the Gauss-Newton matrix's size."""
+        total = self.over(work.slope, handle)
         grams = symmetric(total.sums["grams"])
-        size = float(np.mean(np.trace(grams, axis1=1, axis2=2))) / now.basis.factor.shape[1]
-        return _Slope(total.sums["right"], grams, size)
+        size = float(np.mean(np.trace(grams, axis1=1, axis2=2))) / grams.shape[1]
+        return Slope(total.sums["right"], grams, size)
 
-    def _newton(self, now: _State, slope: _Slope, damping: float, most: int) -> Floats | None:
+    def curved(self, handle: Any, direction: Floats) -> Floats:
+        """Return H(D), (n, r), at a published basis."""
+        self.passes += 1
+        return np.asarray(self.over(work.curvature, handle, self.publish(direction)))
+
+    def _newton(self, now: _State, slope: Slope, damping: float, most: int) -> Floats | None:
         """Solve (H + mu c I) D = G to a tenth, by conjugate gradients; None where the gradient is nothing."""
         right, shift = slope.right, damping * slope.size
         rank = right.shape[1]
         # The last part keeps columns without entries, whose blocks are 0, invertible.
         inverse = np.linalg.inv(slope.grams + (damping + 1e-12) * slope.size * np.eye(rank))
         found, left = np.zeros_like(right), right.copy()
-        scaled = np.einsum("nab,nb->na", inverse, left)
+        scaled = by_column(inverse, left)
         direction = scaled.copy()
         size = first = float(np.vdot(left, scaled))
         if first <= 0:
             return None
         for _ in range(most):
-            product = self.over(work.curvature, now.handle, self.publish(direction))
-            self.passes += 1
-            product += shift * direction
+            product = self.curved(now.handle, direction) + shift * direction
             step = size / float(np.vdot(direction, product))
             found += step * direction
             left -= step * product
-            scaled = np.einsum("nab,nb->na", inverse, left)
+            scaled = by_column(inverse, left)
             following = float(np.vdot(left, scaled))
             if following < ENOUGH**2 * first:
                 break
@@ -197,6 +202,11 @@ def _settled(squares: list[float], power: float, goal: Goal) -> bool:
 def orthonormal(factor: Floats) -> Floats:
     """Return an orthonormal basis of the factor's span, C-contiguous; rows of 0 stay 0."""
     return np.ascontiguousarray(np.linalg.qr(factor)[0])
+
+
+def by_column(blocks: NDArray[np.floating], tall: Floats) -> Floats:
+    """Multiply each row of ``tall`` (n, r) by its block of ``blocks`` (n, r, r)."""
+    return np.asarray(np.einsum("nab,nb->na", blocks, tall))
 
 
 def symmetric(lower: Floats) -> Floats:

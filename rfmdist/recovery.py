@@ -33,6 +33,7 @@ from rfmdist.observations.summary import summarize
 from rfmdist.observations.targets import Targets
 from rfmdist.progress import Iteration
 from rfmdist.projection import CERTIFIED, PASSES, RIDGE, Descent, Goal, Projection, orthonormal
+from rfmdist.rigidity import rigid
 
 if TYPE_CHECKING:
     from rfmdist.lin_rfm import LinRFM
@@ -72,7 +73,9 @@ NEARLY = 1e-4
 
 @dataclass(frozen=True)
 class Certificate:
-    """Why a recovered matrix is the one that was observed: more entries are fitted than it has degrees of freedom.
+    """Why a recovered matrix is the one that was observed.
+
+    More entries are fitted than a matrix of its rank has degrees of freedom, and no matrix near it fits them as well.
 
     Attributes
     ----------
@@ -301,6 +304,10 @@ class Recovery:
         if found is None:
             return None
         certificate, inside, basis = found
+        # A ridge for noise would hold what is flexible.
+        bare = replace(basis, ridge=basis.ridge * RIDGE / self._goal(rank).ridge)
+        if self.known is None and not rigid(self.passes, bare):
+            return None
         factor, columns = self._extended(basis, inside, spare=0)
         features = _features(factor, columns)
         rows = determined_rows(self.passes, self.side.published, features)
