@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.engine import elimination as work
-from rfmdist.engine.elimination import OUT, Basis, Block, Counts, Floats
+from rfmdist.engine.elimination import OUT, Block, Counts, Floats
 from rfmdist.features.factored import PIVOT, FactoredFeatures
 from rfmdist.features.protocol import Partial
 from rfmdist.kernels.projection import solve_columns
 from rfmdist.observations.targets import Targets
-from rfmdist.projection import Projection, orthonormal, symmetric
+from rfmdist.projection import Placed, Projection, orthonormal, symmetric
 
 Mask = NDArray[np.bool_]
 DENSE = 0.8
@@ -69,9 +69,9 @@ def counted(passes: Projection, targets: Any, rows: Mask, columns: Mask) -> Coun
     return Counts(_joined(total), total.sums["by_column"])
 
 
-def all_rows(passes: Projection, basis: Basis) -> Floats:
+def all_rows(passes: Projection, placed: Placed) -> Floats:
     """Return the solved rows of a basis, (m, r)."""
-    return _joined(passes.over(work.solved_rows, passes.publish(basis)))
+    return _joined(passes.over(work.solved_rows, *placed.shared))
 
 
 def determined_rows(passes: Projection, targets: Any, features: FactoredFeatures, spare: int = 0) -> Mask:
@@ -80,7 +80,7 @@ def determined_rows(passes: Projection, targets: Any, features: FactoredFeatures
 
 
 def extended(
-    passes: Projection, shared: Any, targets: Targets, basis: Basis, inside: Core, spare: int
+    passes: Projection, shared: Any, targets: Targets, placed: Placed, inside: Core, spare: int
 ) -> tuple[Floats, Mask]:
     """Solve columns that have entries enough in the rows of the block, then rows, and so on as far as that goes.
 
@@ -94,8 +94,8 @@ def extended(
     columns : bool ndarray of shape (n,)
         Which they are.
     """
+    basis, solved = placed.basis, all_rows(passes, placed)
     rank = basis.factor.shape[1]
-    solved = all_rows(passes, basis)
     # Along the rows' own directions what a typical row or column adds is known by r numbers.
     factor = np.ascontiguousarray(basis.factor @ np.linalg.eigh(solved.T @ solved)[1])
     rows = np.where(inside.rows, 0, -1).astype(np.int16)
@@ -105,8 +105,9 @@ def extended(
         counts = counted(passes, shared, rows >= 0, there)
         wanted = ~there & (counts.by_column >= rank + spare)
         if wanted.any():
-            known = Basis(Block(targets, rows, columns), factor, basis.ridge)
-            reached, found = _solved_columns(passes, known, rows >= 0, wanted, counts.by_column)
+            known = passes.placed(passes.publish(Block(targets, rows, columns)), factor, basis.ridge)
+            beyond = Block.of(targets, rows >= 0, wanted)
+            reached, found = _solved_columns(passes, known, beyond, counts.by_column)
             factor[reached], columns[reached] = found, level
         there = columns < OUT
         features = FactoredFeatures(factor, np.zeros(len(factor)), determined=there)
@@ -118,17 +119,15 @@ def extended(
 
 
 def _solved_columns(
-    passes: Projection, known: Basis, rows: Mask, wanted: Mask, counts: NDArray[np.int64]
+    passes: Projection, known: Placed, beyond: Block, counts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Return which of the columns ``wanted`` the known rows determine, and their rows of U."""
-    beyond = Block.of(known.block.targets, rows, wanted)
-    total: Partial = passes.over(work.normal_equations, passes.publish(known), passes.publish(beyond))
-    solved = all_rows(passes, known)
-    places = np.flatnonzero(wanted)
-    found, pivots = np.empty((len(places), known.factor.shape[1])), np.empty(len(places))
-    typical = np.einsum("ir,ir->r", solved, solved) / max(np.count_nonzero(rows), 1)
+    """Return which columns of the block ``beyond`` its rows determine, and their rows of U."""
+    total: Partial = passes.over(work.normal_equations, *known.shared, passes.publish(beyond))
+    solved, places = all_rows(passes, known), np.flatnonzero(beyond.columns < OUT)
+    typical = np.einsum("ir,ir->r", solved, solved) / max(np.count_nonzero(beyond.rows >= 0), 1)
+    found, pivots = np.empty((len(places), solved.shape[1])), np.empty(len(places))
     right, grams = total.sums["right"][places], symmetric(total.sums["grams"][places])
-    ridge = known.ridge * float(typical.mean())
+    ridge = known.basis.ridge * float(typical.mean())
     solve_columns(grams, right, typical, counts[places], ridge, found, pivots)
     determined = pivots > PIVOT
     return places[determined], found[determined]

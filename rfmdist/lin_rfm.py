@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmdist.certificate import Certificate
 from rfmdist.engine.plan import FeatureKind, Plan, Sides, make_plan
 from rfmdist.engine.run import executor
 from rfmdist.errors import InputError
@@ -19,7 +20,7 @@ from rfmdist.observations.offsets import OffsetKind
 from rfmdist.observations.store import Observations
 from rfmdist.parameters import check_parameters
 from rfmdist.progress import Iteration
-from rfmdist.recovery import Certificate, Recovered
+from rfmdist.recovery import Recovered
 
 Callback = Callable[[Iteration], "bool | None"]
 

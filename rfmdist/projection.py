@@ -59,10 +59,23 @@ class Goal:
     ridge: float = RIDGE
 
 
+class Placed(NamedTuple):
+    """A basis, and what stands for its block and itself in a pass."""
+
+    basis: Basis
+    block: Any
+    handle: Any
+
+    @property
+    def shared(self) -> tuple[Any, Any]:
+        """The arguments of a pass."""
+        return self.block, self.handle
+
+
 class Descent(NamedTuple):
     """How a descent ended: its last basis, the share of squares left, passes taken, and why."""
 
-    basis: Basis
+    placed: Placed
     left: float
     passes: int
     why: Literal["fit", "stall", "told"]
@@ -70,12 +83,19 @@ class Descent(NamedTuple):
 
 @dataclass
 class _State:
-    """Rows eliminated from a basis: what stands for it in a pass, squares left, and these with the ridge's penalty."""
+    """Rows eliminated from a basis: the squares left, and these with the ridge's penalty."""
 
-    basis: Basis
-    handle: Any
+    placed: Placed
     squares: float
     objective: float
+
+    @property
+    def factor(self) -> Floats:
+        return self.placed.basis.factor
+
+    @property
+    def ridge(self) -> float:
+        return self.placed.basis.ridge
 
 
 class Slope(NamedTuple):
@@ -107,26 +127,27 @@ class Projection:
 
     def descend(self, block: Block, start: Floats, goal: Goal, *, anneal: bool = False) -> Descent:
         """Fit the block from the factor ``start`` (n, r); ``anneal`` lets t fall from the density on."""
-        entries, power, rows = self.over(work.measure, block)
+        handle = self.publish(block)
+        entries, power, rows = self.over(work.measure, handle)
         columns = max(np.count_nonzero(block.columns != work.OUT), 1)
         density = entries / max(rows, 1) / columns
         floor = goal.ridge * density
         ridge, damping, first = density if anneal else floor, DAMPING, self.passes
-        now = self._eliminated(block, orthonormal(np.where((block.columns != work.OUT)[:, None], start, 0)), ridge)
+        now = self._eliminated(handle, orthonormal(np.where((block.columns != work.OUT)[:, None], start, 0)), ridge)
         squares, steps, began = [now.squares], 0, time.perf_counter()
 
         def ended(why: Literal["fit", "stall", "told"]) -> Descent:
             left = now.squares / power
             why = "fit" if why == "stall" and left < goal.limit else why
-            return Descent(now.basis, left, self.passes - first, why)
+            return Descent(now.placed, left, self.passes - first, why)
 
         while True:
-            slope = self.slope(now.handle)
+            slope = self.slope(now.placed)
             while True:
-                move = self._newton(now, slope, damping, GRADIENTS if now.basis.ridge <= floor else FEW_GRADIENTS)
+                move = self._newton(now, slope, damping, GRADIENTS if now.ridge <= floor else FEW_GRADIENTS)
                 if move is None:
                     return ended("fit")
-                trial = self._eliminated(block, orthonormal(now.basis.factor + move), now.basis.ridge)
+                trial = self._eliminated(handle, orthonormal(now.factor + move), now.ridge)
                 if trial.objective < now.objective:
                     break
                 damping *= 8
@@ -135,36 +156,40 @@ class Projection:
             now, damping = trial, max(damping / 5, LEAST_DAMPING)
             squares.append(now.squares)
             steps, seconds, began = steps + 1, time.perf_counter() - began, time.perf_counter()
-            if self._tell(steps, now.basis, now.squares / power, seconds):
+            if self._tell(steps, now.placed.basis, now.squares / power, seconds):
                 return ended("told")
-            if now.basis.ridge > floor:
-                ridge = ANNEALING * now.basis.ridge
-                now = self._eliminated(block, now.basis.factor, ridge if ridge > ANNEALED * density else floor)
+            if now.ridge > floor:
+                ridge = ANNEALING * now.ridge
+                now = self._eliminated(handle, now.factor, ridge if ridge > ANNEALED * density else floor)
                 squares = [now.squares]
             elif _settled(squares, power, goal):
                 return ended("fit")
             elif (len(squares) > STEPS and squares[-1] > FALL * squares[-1 - STEPS]) or self.passes - first > PASSES:
                 return ended("stall")
 
-    def _eliminated(self, block: Block, factor: Floats, ridge: float) -> _State:
-        """Eliminate the rows from a factor."""
-        basis = Basis(block, factor, ridge)
-        handle = self.publish(basis)
-        squares, penalty = self.over(work.eliminate, handle)
-        self.passes += 1
-        return _State(basis, handle, float(squares), float(squares + ridge * penalty))
+    def placed(self, block: Any, factor: Floats, ridge: float) -> Placed:
+        """Return a basis for passes over a published block."""
+        basis = Basis(factor, ridge)
+        return Placed(basis, block, self.publish(basis))
 
-    def slope(self, handle: Any) -> Slope:
-        """Return the gradient at a published basis, and what stands for the Gauss-Newton matrix's size."""
-        total = self.over(work.slope, handle)
+    def slope(self, placed: Placed) -> Slope:
+        """Return the gradient at a basis, and what stands for the Gauss-Newton matrix's size."""
+        total = self.over(work.slope, *placed.shared)
         grams = symmetric(total.sums["grams"])
         size = float(np.mean(np.trace(grams, axis1=1, axis2=2))) / grams.shape[1]
         return Slope(total.sums["right"], grams, size)
 
-    def curved(self, handle: Any, direction: Floats) -> Floats:
-        """Return H(D), (n, r), at a published basis."""
+    def curved(self, placed: Placed, direction: Floats) -> Floats:
+        """Return H(D), (n, r), at a basis."""
         self.passes += 1
-        return np.asarray(self.over(work.curvature, handle, self.publish(direction)))
+        return np.asarray(self.over(work.curvature, *placed.shared, self.publish(direction)))
+
+    def _eliminated(self, block: Any, factor: Floats, ridge: float) -> _State:
+        """Eliminate the rows from a factor."""
+        placed = self.placed(block, factor, ridge)
+        squares, penalty = self.over(work.eliminate, *placed.shared)
+        self.passes += 1
+        return _State(placed, float(squares), float(squares + ridge * penalty))
 
     def _newton(self, now: _State, slope: Slope, damping: float, most: int) -> Floats | None:
         """Solve (H + mu c I) D = G to a tenth, by conjugate gradients; None where the gradient is nothing."""
@@ -179,7 +204,7 @@ class Projection:
         if first <= 0:
             return None
         for _ in range(most):
-            product = self.curved(now.handle, direction) + shift * direction
+            product = self.curved(now.placed, direction) + shift * direction
             step = size / float(np.vdot(direction, product))
             found += step * direction
             left -= step * product

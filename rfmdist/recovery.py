@@ -2,7 +2,7 @@
 
 The loop of both sides need not converge: within some tens of iterations the spectrum of its features shows the rank and
 the right basin. Then the rank is cut and finished by variable projection, on the rows and columns that the entries can
-determine at all. Knows the rule; passes over rows are in engine/elimination.py, the finish in projection.py.
+determine at all. Knows the rule; passes over rows are in engine/elimination.py, the finish is in projection.py.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmdist.certificate import Certificate, rigid
 from rfmdist.completion import Completion
 from rfmdist.cores import Core, all_rows, cores, counted, determined_rows, extended
 from rfmdist.engine import work
@@ -32,8 +33,8 @@ from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import summarize
 from rfmdist.observations.targets import Targets
 from rfmdist.progress import Iteration
-from rfmdist.projection import CERTIFIED, PASSES, RIDGE, Descent, Goal, Projection, orthonormal
-from rfmdist.rigidity import rigid
+from rfmdist.projection import CERTIFIED, PASSES, RIDGE, Descent, Goal, Placed, Projection, orthonormal
+from rfmdist.spectrum import Gaps
 
 if TYPE_CHECKING:
     from rfmdist.lin_rfm import LinRFM
@@ -47,11 +48,6 @@ SHARE = 0.8
 """Times 1/density: the replacement weight. Of 500 × 500, rank 5, all are recovered with 0.2 to 1.5."""
 CAP, MOST_CAP = 20, 160
 """Columns of the search's U, for ranks up to half of that, and what they are doubled to where no rank shows."""
-GAP, CLEAR, STEADY = 1.5, 4.0, 3
-"""Ratio of successive squared singular values that counts as a gap; the ratio and number of further iterations at one
-place for it to be a rank. 2.5 to 4 find the same."""
-GROWN = 3.0
-"""A rank whose finish failed is tried again when its gap's ratio has grown this much."""
 TRIES, RESTARTS = 5, 3
 """Finishes at one rank before the search starts anew from other random features, and searches in all."""
 SPIKE, SPIKES = 0.3, 2
@@ -69,47 +65,6 @@ AGAIN = 4.0
 """A repeated fit may leave this many times the share of the squares that the first one left."""
 NEARLY = 1e-4
 """Held-out error, in units of the values, below which a fit without noise has recovered the matrix as it is."""
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """Why a recovered matrix is the one that was observed.
-
-    More entries are fitted than a matrix of its rank has degrees of freedom, and no matrix near it fits them as well.
-
-    Attributes
-    ----------
-    certified : bool
-        Whether that is so. No test entry is used to tell.
-    rank : int
-        Rank of the recovered matrix; of the search's features where nothing is certified.
-    entries, freedom : int
-        Entries of the fitted block, and the degrees of freedom of a matrix of its size and rank.
-    residual : float
-        Root of the share of the values' squares that the fit leaves there.
-    rows, columns : int
-        The block's size.
-    held_out : float
-        With noise: error on the validation entries, in the values' units; NaN where none is scored.
-    """
-
-    certified: bool
-    rank: int
-    entries: int = 0
-    freedom: int = 0
-    residual: float = float("nan")
-    rows: int = 0
-    columns: int = 0
-    held_out: float = float("nan")
-
-    def __str__(self) -> str:
-        if not self.certified:
-            return "not certified: no low-rank matrix was found that the entries determine"
-        error = "" if np.isnan(self.held_out) else f", held-out RMSE {self.held_out:.2g}"
-        return (
-            f"certified: rank {self.rank} fits {self.entries:,} entries of {self.rows:,} rows and {self.columns:,}"
-            f" columns with {self.freedom:,} degrees of freedom, to {self.residual:.1e} of the values{error}"
-        )
 
 
 class Recovered(NamedTuple):
@@ -133,31 +88,6 @@ class _Side(NamedTuple):
     targets: Targets
     published: Any
     groups: tuple[tuple[int, int], ...]
-
-
-@dataclass
-class _Gaps:
-    """Watches for a rank: a gap of the spectrum that is clear and stays in its place."""
-
-    place: int = 0
-    steady: int = 0
-    tried: int = 0
-    ratio: float = 0.0
-    tries: int = 0
-
-    def rank(self, singular: Floats, most: int) -> int:
-        """Return the rank to try, given the features' singular values, descending; 0 for none yet."""
-        ratios = singular[:-1] ** 2 / np.maximum(singular[1:] ** 2, np.finfo(np.float64).tiny)
-        gaps = np.flatnonzero(ratios > GAP)
-        place = int(gaps[-1]) + 1 if len(gaps) else 0
-        ratio = float(ratios[place - 1]) if place else 0.0
-        self.steady = self.steady + 1 if place and place == self.place and ratio > CLEAR else 0
-        self.place = place
-        if self.steady < STEADY or place > most or (place == self.tried and ratio <= GROWN * self.ratio):
-            return 0
-        self.tries = self.tries + 1 if place == self.tried else 1
-        self.tried, self.ratio, self.steady = place, ratio, 0
-        return place
 
 
 class Recovery:
@@ -251,7 +181,7 @@ class Recovery:
         """One search from random features: what it found, its last features and ridge, and whether a rank was tried."""
         n, seed = self.targets.observations.shape[1], self.model.random_state + restart
         features = FactoredFeatures.start(np.zeros(n), cap, np.float64, seed)
-        weight, gaps, ridge, factor = max(SHARE / self.density, 1.0), _Gaps(), START, FACTOR ** (0.5**restart)
+        weight, gaps, ridge, factor = max(SHARE / self.density, 1.0), Gaps(), START, FACTOR ** (0.5**restart)
         limit = min(self.model.max_iter, int(np.ceil(np.log(END / START) / np.log(factor))))
         for t in range(limit):
             began, before, step = time.perf_counter(), features, Step(ridge, weight, True)
@@ -295,27 +225,28 @@ class Recovery:
             if fitted is None:
                 break
             inside, descent = fitted
-            start, columns = self._extended(descent.basis, inside, spare=1)
+            start, columns = self._extended(descent.placed, inside, spare=1)
             certificate = self._certificate(inside, descent, start, columns)
             if certificate.certified:
-                found = certificate, inside, descent.basis
+                found = certificate, inside, descent.placed
             if self.told or found is None:
                 break
         if found is None:
             return None
-        certificate, inside, basis = found
-        # A ridge for noise would hold what is flexible.
-        bare = replace(basis, ridge=basis.ridge * RIDGE / self._goal(rank).ridge)
-        if self.known is None and not rigid(self.passes, bare):
-            return None
-        factor, columns = self._extended(basis, inside, spare=0)
+        certificate, inside, placed = found
+        ridge = placed.basis.ridge
+        if self.known is None:  # a ridge for noise would hold what is flexible
+            bare = self.passes.placed(placed.block, placed.basis.factor, ridge * RIDGE / self._goal(rank).ridge)
+            if not rigid(self.passes, bare):
+                return None
+        factor, columns = self._extended(placed, inside, spare=0)
         features = _features(factor, columns)
         rows = determined_rows(self.passes, self.side.published, features)
-        completion = self._completion(features, Step(basis.ridge, 0.0))
+        completion = self._completion(features, Step(ridge, 0.0))
         return Recovered(completion, certificate, factor, rows, columns, self.steps)
 
-    def _extended(self, basis: Basis, inside: Core, spare: int) -> tuple[Floats, Mask]:
-        return extended(self.passes, self.side.published, self.targets, basis, inside, spare)
+    def _extended(self, placed: Placed, inside: Core, spare: int) -> tuple[Floats, Mask]:
+        return extended(self.passes, self.side.published, self.targets, placed, inside, spare)
 
     def _without_spikes(self, inside: Core, start: Floats, anneal: bool) -> tuple[Core, Descent] | None:
         """Fit a block; where the fit stalls on few rows or columns, without these from the start again."""
@@ -330,7 +261,8 @@ class Recovery:
             descent = self.passes.descend(Block.of(self.targets, rows, columns), start, goal, anneal=anneal)
             if descent.why != "stall" or dropped == SPIKES:
                 break
-            high = _leverage(all_rows(self.passes, descent.basis)) > SPIKE, _leverage(descent.basis.factor) > SPIKE
+            placed = descent.placed
+            high = _leverage(all_rows(self.passes, placed)) > SPIKE, _leverage(placed.basis.factor) > SPIKE
             if not (high[0].any() or high[1].any()):
                 break
             rows, columns = rows & ~high[0], columns & ~high[1]
@@ -350,7 +282,7 @@ class Recovery:
         if self.known is not None:
             exact, error = descent.left < AGAIN * self.known.residual**2, self.known.held_out
         elif self.noise or self.error:
-            scores = self._held_out(factor, columns, descent.basis.ridge)
+            scores = self._held_out(factor, columns, descent.placed.basis.ridge)
             error, limit = scores.rmse, min(HELD_OUT * self.noise, self.noise + HELD_OUT_MORE) * self.targets.unit
             exact |= scores.count >= ENOUGH_HELD_OUT and (scores.mae < limit or error < self.error)
         return Certificate(

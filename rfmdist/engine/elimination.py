@@ -103,21 +103,20 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """A column factor U, n × r, float64, and the ridge with which rows are eliminated from ``block``."""
+    """A column factor U, n × r, float64, and the ridge with which the rows of one block are eliminated."""
 
-    block: Block
     factor: Floats
     ridge: float
     _solved: _Memory = field(default_factory=_Memory, init=False, repr=False)
 
-    def parts(self, group: Group, threads: Threads) -> Iterator[tuple[RowBlock, Solved]]:
-        """Yield the group's rows with their solutions, range by range."""
-        for start, stop in self.block.targets.observations.ranges(group):
-            block, found = self.block.read(start, stop), self._solved.get((start, stop))
+    def parts(self, group: Group, block: Block, threads: Threads) -> Iterator[tuple[RowBlock, Solved]]:
+        """Yield the group's rows with their solutions, range by range; ``block`` is the same one each time."""
+        for start, stop in block.targets.observations.ranges(group):
+            part, found = block.read(start, stop), self._solved.get((start, stop))
             if found is None:
-                found = _eliminate(block, self.factor, self.ridge, threads)
-                self._solved.offer((start, stop), found, self.block.targets.keep_bytes)
-            yield block, found
+                found = _eliminate(part, self.factor, self.ridge, threads)
+                self._solved.offer((start, stop), found, block.targets.keep_bytes)
+            yield part, found
 
 
 class Counts(NamedTuple):
@@ -140,47 +139,45 @@ def measure(group: Group, block: Block, threads: Threads) -> Floats:
     return found
 
 
-def eliminate(group: Group, basis: Basis, threads: Threads) -> Floats:
+def eliminate(group: Group, block: Block, basis: Basis, threads: Threads) -> Floats:
     """Return the sums of squares of the residuals and of the solved rows."""
-    return np.sum([(solved.squares, solved.penalty) for _, solved in basis.parts(group, threads)], axis=0)
+    return np.sum([(solved.squares, solved.penalty) for _, solved in basis.parts(group, block, threads)], axis=0)
 
 
-def slope(group: Group, basis: Basis, threads: Threads) -> Partial:
+def slope(group: Group, block: Block, basis: Basis, threads: Threads) -> Partial:
     """Return G_q = Σ ρ_iq b_i and the lower triangles of P_q = Σ b_i b_i', over the rows i that observe column q."""
-    n, rank = basis.factor.shape
-    total = Partial({"right": np.zeros((n, rank)), "grams": np.zeros((n, rank, rank))})
-    for block, solved in basis.parts(group, threads):
-        _scatter(block, solved.residual, solved.rows, total.sums["right"], threads)
-        _scatter_outer(block, solved.rows, total.sums["grams"], threads)
+    total = _zero(basis)
+    for part, solved in basis.parts(group, block, threads):
+        _scatter(part, solved.residual, solved.rows, total.sums["right"], threads)
+        _scatter_outer(part, solved.rows, total.sums["grams"], threads)
     return total
 
 
-def curvature(group: Group, basis: Basis, direction: Floats, threads: Threads) -> Floats:
+def curvature(group: Group, block: Block, basis: Basis, direction: Floats, threads: Threads) -> Floats:
     """Return the Gauss-Newton product H(D), (n, r), with D the ``direction`` and rows eliminated."""
     total = np.zeros(direction.shape)
-    for block, solved in basis.parts(group, threads):
-        moved = threads.scratch("moved", (len(block.values),), np.float64)
-        data = block.indptr, block.indices, basis.factor, direction, solved.rows, solved.inverses
-        pieces = block.pieces(PIECE_ENTRIES)
+    for part, solved in basis.parts(group, block, threads):
+        moved = threads.scratch("moved", (len(part.values),), np.float64)
+        data = part.indptr, part.indices, basis.factor, direction, solved.rows, solved.inverses
+        pieces = part.pieces(PIECE_ENTRIES)
         threads.map(lambda a, b, data=data, out=moved: kernels.project_rows(*data, a, b, out), pieces)
-        _scatter(block, moved, solved.rows, total, threads)
+        _scatter(part, moved, solved.rows, total, threads)
     return total
 
 
-def normal_equations(group: Group, basis: Basis, beyond: Block, threads: Threads) -> Partial:
-    """Return Σ y_iq b_i and Σ b_i b_i' over the entries of the block ``beyond``, rows solved from the basis's own."""
-    n, rank = basis.factor.shape
-    total = Partial({"right": np.zeros((n, rank)), "grams": np.zeros((n, rank, rank))})
-    for block, solved in basis.parts(group, threads):
-        wanted = beyond.read(block.start, block.stop)
+def normal_equations(group: Group, block: Block, basis: Basis, beyond: Block, threads: Threads) -> Partial:
+    """Return Σ y_iq b_i and Σ b_i b_i' over the entries of the block ``beyond``, rows solved from ``block``'s."""
+    total = _zero(basis)
+    for part, solved in basis.parts(group, block, threads):
+        wanted = beyond.read(part.start, part.stop)
         _scatter(wanted, wanted.values, solved.rows, total.sums["right"], threads)
         _scatter_outer(wanted, solved.rows, total.sums["grams"], threads)
     return total
 
 
-def solved_rows(group: Group, basis: Basis, threads: Threads) -> Partial:
+def solved_rows(group: Group, block: Block, basis: Basis, threads: Threads) -> Partial:
     """Return the solved rows b, in the order of the rows."""
-    return Partial(rows=[(solved.rows,) for _, solved in basis.parts(group, threads)])
+    return Partial(rows=[(solved.rows,) for _, solved in basis.parts(group, block, threads)])
 
 
 def count(
@@ -206,6 +203,11 @@ def determined(group: Group, targets: Targets, features: FactoredFeatures, spare
 
 
 # ---- inside -----------------------------------------------------------------------------------------------------
+
+
+def _zero(basis: Basis) -> Partial:
+    n, rank = basis.factor.shape
+    return Partial({"right": np.zeros((n, rank)), "grams": np.zeros((n, rank, rank))})
 
 
 def _eliminate(block: RowBlock, factor: Floats, ridge: float, threads: Threads) -> Solved:

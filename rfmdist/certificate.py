@@ -1,4 +1,4 @@
-"""Whether an exact fit is the only one near it: the part of the certificate that counting entries cannot give.
+"""The certificate of a recovery, and the part of it that counting entries cannot give: that no fit near it is as good.
 
 Entries in two blocks that hardly meet are fitted by many matrices, however many entries there are. Such a fit is
 flexible: its factor can be moved so that the fit does not change, to first order.
@@ -6,10 +6,12 @@ flexible: its factor can be moved so that the fit does not change, to first orde
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from rfmdist.engine.elimination import Basis, Floats
-from rfmdist.projection import Projection, by_column
+from rfmdist.engine.elimination import Floats
+from rfmdist.projection import Placed, Projection, by_column
 
 SOFT = 1e-6
 """Stiffness below which a direction can be moved. Right fits at 1.05 times the degrees of freedom have 3e-4 and more;
@@ -21,23 +23,63 @@ MOST = 4000
 """Products after which the stiffness found so far decides; 1.05 times the degrees of freedom take 200."""
 
 
-def rigid(passes: Projection, basis: Basis) -> bool:
+@dataclass(frozen=True)
+class Certificate:
+    """Why a recovered matrix is the one that was observed.
+
+    More entries are fitted than a matrix of its rank has degrees of freedom, and no matrix near it fits them as well.
+
+    Attributes
+    ----------
+    certified : bool
+        Whether that is so. No test entry is used to tell.
+    rank : int
+        Rank of the recovered matrix; of the search's features where nothing is certified.
+    entries, freedom : int
+        Entries of the fitted block, and the degrees of freedom of a matrix of its size and rank.
+    residual : float
+        Root of the share of the values' squares that the fit leaves there.
+    rows, columns : int
+        The block's size.
+    held_out : float
+        With noise: error on the validation entries, in the values' units; NaN where none is scored.
+    """
+
+    certified: bool
+    rank: int
+    entries: int = 0
+    freedom: int = 0
+    residual: float = float("nan")
+    rows: int = 0
+    columns: int = 0
+    held_out: float = float("nan")
+
+    def __str__(self) -> str:
+        if not self.certified:
+            return "not certified: no low-rank matrix was found that the entries determine"
+        error = "" if np.isnan(self.held_out) else f", held-out RMSE {self.held_out:.2g}"
+        return (
+            f"certified: rank {self.rank} fits {self.entries:,} entries of {self.rows:,} rows and {self.columns:,}"
+            f" columns with {self.freedom:,} degrees of freedom, to {self.residual:.1e} of the values{error}"
+        )
+
+
+def rigid(passes: Projection, placed: Placed) -> bool:
     """Whether no other matrix of that rank near the basis's fits its block's entries as well.
 
     That is so if H, but for the directions U A that only change coordinates, is nowhere 0. A random direction X, less
     these, is recovered from H X by conjugate gradients. What is left of it turns to the softest direction, and its
     quotient by the P_q, which is 1 at most, to that direction's stiffness.
     """
-    handle = passes.publish(basis)
-    slope = passes.slope(handle)
+    slope = passes.slope(placed)
     metric = slope.grams + 1e-12 * slope.size * np.eye(slope.grams.shape[1])
-    inverse, error = np.linalg.inv(metric), _direction(basis.factor, metric, slope.grams)
+    inverse, error = np.linalg.inv(metric), _direction(placed.basis.factor, metric, slope.grams)
     typical = float(np.vdot(error, by_column(metric, error))) / error.size
-    left = passes.curved(handle, error)
+    left = passes.curved(placed, error)
     scaled = by_column(inverse, left)
     direction, size, stiffness = scaled.copy(), float(np.vdot(left, scaled)), 1.0
     for _ in range(MOST):
-        product = passes.curved(handle, direction)
+        product = passes.curved(placed, direction)
         step = size / float(np.vdot(direction, product))
         error -= step * direction
         left -= step * product
