@@ -12,6 +12,9 @@ Floats = NDArray[np.float64]
 GAP, CLEAR, STEADY = 1.5, 4.0, 3
 """Ratio of successive squared singular values that counts as a gap; the ratio and number of further iterations at one
 place for it to be a rank. 2.5 to 4 find the same."""
+WIDE = 100.0
+"""Ratio of a gap that is a rank's although there are others behind it, beyond half of the features' columns: with many
+entries a rank of 3 shows 1e6 while the tail is still ragged."""
 GROWN = 3.0
 """A rank whose finish failed is tried again when its gap's ratio has grown this much."""
 
@@ -38,11 +41,13 @@ class Gaps:
         """Return the rank to try, given the features' singular values, descending; 0 for none yet."""
         ratios = singular[:-1] ** 2 / np.maximum(singular[1:] ** 2, np.finfo(np.float64).tiny)
         gaps = np.flatnonzero(ratios > GAP)
+        if len(gaps) and gaps[-1] >= most:  # in the tail: then only what stands out counts
+            gaps = np.flatnonzero(ratios[:most] > WIDE)
         place = int(gaps[-1]) + 1 if len(gaps) else 0
         ratio = float(ratios[place - 1]) if place else 0.0
         self.steady = self.steady + 1 if place and place == self.place and ratio > CLEAR else 0
         self.place = place
-        if self.steady < STEADY or place > most or (place == self.tried and ratio <= GROWN * self.ratio):
+        if self.steady < STEADY or (place == self.tried and ratio <= GROWN * self.ratio):
             return 0
         self.tries = self.tries + 1 if place == self.tried else 1
         self.tried, self.ratio, self.steady = place, ratio, 0

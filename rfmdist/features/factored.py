@@ -307,10 +307,14 @@ class FactoredFeatures:
 
 
 def tall_gram(a: NDArray[Any], b: NDArray[Any]) -> Square:
-    """``a' b`` of tall arrays, summed in float64."""
+    """``a' b`` of tall arrays, summed in float64.
+
+    What another process sent may lie at any address: NumPy would then copy ``a`` twice, and not see that a' a is
+    symmetric, which takes another routine and gives other bits.
+    """
     total = np.zeros((a.shape[1], b.shape[1]))
     for top, bottom in spans(len(a), TALL):
-        left = a[top:bottom].astype(np.float64, copy=False)
+        left = np.require(a[top:bottom], np.float64, "A")
         total += left.T @ (left if a is b else b[top:bottom].astype(np.float64, copy=False))
     return total
 
