@@ -13,8 +13,8 @@ GAP, CLEAR, STEADY = 1.5, 4.0, 3
 """Ratio of successive squared singular values that counts as a gap; the ratio and number of further iterations at one
 place for it to be a rank. 2.5 to 4 find the same."""
 WIDE = 100.0
-"""Ratio of a gap that is a rank's although there are others behind it, beyond half of the features' columns: with many
-entries a rank of 3 shows 1e6 while the tail is still ragged."""
+"""Ratio of a gap that is a rank's although others, not clear or beyond half of the features' columns, are behind it:
+with many entries a rank shows 1e6 while the tail is still ragged."""
 GROWN = 3.0
 """A rank whose finish failed is tried again when its gap's ratio has grown this much."""
 
@@ -41,8 +41,9 @@ class Gaps:
         """Return the rank to try, given the features' singular values, descending; 0 for none yet."""
         ratios = singular[:-1] ** 2 / np.maximum(singular[1:] ** 2, np.finfo(np.float64).tiny)
         gaps = np.flatnonzero(ratios > GAP)
-        if len(gaps) and gaps[-1] >= most:  # in the tail: then only what stands out counts
-            gaps = np.flatnonzero(ratios[:most] > WIDE)
+        if len(gaps) and (gaps[-1] >= most or ratios[gaps[-1]] <= CLEAR):  # the tail's own
+            wide = np.flatnonzero(ratios[:most] > WIDE)
+            gaps = wide if len(wide) else gaps[gaps < most]
         place = int(gaps[-1]) + 1 if len(gaps) else 0
         ratio = float(ratios[place - 1]) if place else 0.0
         self.steady = self.steady + 1 if place and place == self.place and ratio > CLEAR else 0
