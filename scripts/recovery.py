@@ -38,9 +38,9 @@ LIMIT = 1e-3
 """Relative mean square error of the unobserved entries that counts as recovered."""
 ALS = (5.0, 0.95, 1e-4, 150)
 """Start, factor, least ridge and iterations, in units of the values' mean square: looked for on unobserved entries."""
-IRLS_ITERATIONS, IRLS_GRADIENTS, IRLS_ACCURACY, IRLS_END, IRLS_STALL = 60, 100, 1e-5, 1e-6, 0.98
+IRLS_ITERATIONS, IRLS_GRADIENTS, IRLS_ACCURACY, IRLS_END, IRLS_STALL = 60, 200, 1e-8, 1e-6, 0.999
 """Outer iterations of MatrixIRLS, conjugate gradients in each and their accuracy; the smoothing, over the first, that
-ends it, or, over that of five iterations ago, that gives it up."""
+ends it, or, over that of ten iterations ago, that gives it up."""
 
 
 class Answer(NamedTuple):
@@ -175,7 +175,7 @@ def irls(problem: Problem, rank: int) -> Answer:
         found, _ = sp.linalg.cg(system, tangent.project(y), rtol=IRLS_ACCURACY, maxiter=IRLS_GRADIENTS)
         estimate = tangent.dense(found)
         estimate[i, j] = y
-        stalled = len(smoothing) > 5 and eps > IRLS_STALL * smoothing[-6]
+        stalled = len(smoothing) > 10 and eps > IRLS_STALL * smoothing[-11]
         if eps < IRLS_END * smoothing[0] or stalled:
             break
     return Answer(estimate, None, len(smoothing))
