@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import scipy.sparse as sp
 from distributed import Client, LocalCluster
 
 from rfmdist import recovery
+from rfmdist.cli import main
 from rfmdist.completion import Completion
 from rfmdist.cores import Core, core, counted
 from rfmdist.engine import elimination
@@ -25,11 +27,12 @@ from rfmdist.features.factored import FactoredFeatures
 from rfmdist.kernels import projection as kernels
 from rfmdist.kernels.threads import Threads
 from rfmdist.lin_rfm import LinRFM
-from rfmdist.observations.blocks import FITTED_ROLES, Offsets
+from rfmdist.observations.blocks import Offsets
 from rfmdist.observations.split import split
 from rfmdist.observations.store import Observations
 from rfmdist.observations.targets import Targets
-from rfmdist.projection import Goal, Projection, symmetric
+from rfmdist.projection import Projection
+from rfmdist.spectrum import Gaps
 
 
 def problem(m: int, n: int, rank: int, oversampling: float, seed: int) -> tuple[Any, Any]:
@@ -503,9 +506,21 @@ def test_a_matrix_of_zeros() -> None:
     assert np.array_equal(completed(model), np.zeros((20, 15)))
 
 
-def test_goal_and_mirror() -> None:
-    """Without noise an exact fit is the goal; mirrored lower triangles are symmetric."""
-    assert Goal().limit < 1e-6
-    lower = np.tril(np.arange(9.0).reshape(1, 3, 3))
-    assert np.array_equal(symmetric(lower)[0], np.array([[0, 3, 6], [3, 4, 7], [6, 7, 8]]))
-    assert FITTED_ROLES
+def test_the_command_line_tells_the_certificate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``rfmdist fit --noise 0`` recovers, and its facts say so."""
+    observe(*problem(60, 50, 2, 2.0, 0), tmp_path / "store.zarr")
+    with pytest.raises(SystemExit) as end:
+        main(["fit", str(tmp_path / "store.zarr"), "-o", str(tmp_path / "out.zarr"), "--noise", "0", "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert not end.value.code
+    assert facts["certificate"].startswith("certified: rank 2 fits ")
+    assert (facts["rank"], facts["dtype"]) == (2, "float64")
+
+
+def test_gaps_show_the_rank() -> None:
+    """A clear last gap that stays is the rank; one in the tail is not, unless a wide one is before it."""
+    clear, ragged = np.array([1, 0.9, 0.8, 0.1, 0.09, 0.08, 0.07]), np.array([1, 0.9, 1e-3, 9e-4, 8e-4, 5e-4, 5e-4])
+    for singular, rank in ((clear, 3), (ragged, 2), (np.linspace(1, 0.5, 7), 0)):
+        gaps = Gaps()
+        assert [gaps.rank(singular, 3) for _ in range(6)] == [0, 0, 0, rank, 0, 0]
+        assert gaps.tried == rank

@@ -75,7 +75,7 @@ def fit_facts(model: LinRFM, output: Path) -> dict[str, Any]:
         "replacement": float(model.replacement_),
         "offsets": model.offsets,
         "clip": model.completion_.targets.clip,
-        "dtype": str(model.dtype),
+        "dtype": model.completion_.targets.dtype.name,
         "certificate": None if model.certificate_ is None else str(model.certificate_),
         "iterations": model.n_iter_,
         "validation_rmse": model.validation_rmse_,
