@@ -15,6 +15,7 @@ from rfmdist.errors import SingularRowError
 from rfmdist.features.augmented import Extras
 from rfmdist.fitting import Fit, Result
 from rfmdist.observations.blocks import Role
+from rfmdist.recovery import Recovered, recover, recover_beyond
 from rfmdist.selection import (
     EARNED,
     FREE_FLOPS,
@@ -71,6 +72,20 @@ class Choice:
         self.paths: dict[tuple[Settings, int], Result] = {}
         self.reached = np.inf  # the ridge where the coarse path was at its best
         self.grows = self.plan.features == "factored" and self.model.rank == "auto" and fit.validated
+
+    def recover(self) -> Recovered | list[Result]:
+        """Return the matrix that a recovery found, if one was asked for or does better; or else what is chosen."""
+        model, fit = self.model, self.fit
+        given = model, fit.observations, self.plan, fit.run, fit.told_to_stop
+        found = None if model.noise == "auto" else recover(*given)
+        if found is not None:
+            return found
+        results = self.choose()
+        suits = (self.plan.features, self.plan.sides) == ("factored", "both") and fit.validated and len(results) == 1
+        if model.noise == "auto" and suits and results[0].noiseless and model.offsets in (None, "global", "stored"):
+            fit.preparation.release()
+            found = recover_beyond(*given, results[0].error)
+        return found or results
 
     def choose(self) -> list[Result]:
         """Fit on the training entries, with what is "auto" chosen by the validation entries; a result a rank."""

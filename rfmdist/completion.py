@@ -83,7 +83,8 @@ class Completion:
         Returns
         -------
         float64 ndarray of the broadcast shape
-            In the values' own units, clipped to their scale where there is one.
+            In the values' own units, clipped to their scale where there is one. NaN in rows and columns that the
+            observations do not determine, where an exact recovery told.
 
         Raises
         ------
@@ -105,7 +106,7 @@ class Completion:
         -------
         dask.array.Array of shape (stop - start, n)
             float64, one chunk a row block; nothing is computed until asked for. As with slices, a ``stop``
-            beyond the last row means that row.
+            beyond the last row means that row. NaN as in `predict`.
 
         Raises
         ------
@@ -149,7 +150,8 @@ class Completion:
         Returns
         -------
         Scores
-            With ``rmse``, ``mae`` and ``count``.
+            With ``rmse``, ``mae`` and ``count``, the number of entries scored: those without a prediction, in rows and
+            columns that are not determined, are left out.
 
         Raises
         ------
@@ -166,7 +168,8 @@ class Completion:
             scores = self.score_role(Role.TEST, run)
         if not scores.count:
             raise InputError(
-                f"{self.observations.name}: no test entries are stored; split before fitting, or give entries to score"
+                f"{self.observations.name}: no test entries are stored, or none that is determined; split before"
+                " fitting, or give entries to score"
             )
         return scores
 
@@ -198,9 +201,9 @@ class Completion:
         Returns
         -------
         pandas.DataFrame
-            Columns row, rank (from 1), column and prediction, the rows in the order given, best first. The
-            rank goes by predictions before they are clipped, which tells apart what is clipped to the same
-            value; equal ones rank by column code.
+            Columns row, rank (from 1), column and prediction, the rows in the order given, best first; nothing that
+            is not determined. The rank goes by predictions before they are clipped, which tells apart what is clipped
+            to the same value; equal ones rank by column code.
 
         Raises
         ------

@@ -24,7 +24,7 @@ from rfmdist.features.protocol import Features, Scores, Step
 from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.store import Observations
 from rfmdist.preparing import Preparation, Side
-from rfmdist.progress import Iteration, report
+from rfmdist.progress import Iteration, report, tell
 from rfmdist.selection import ENOUGH, NOISELESS_RIDGE, PATIENCE, RISE, Best, Point, Settings
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Fit:
             record = Iteration(stage, t + 1, limit, *point, *settings, error, change, seconds, completion)
             settled = best.exhausted(t) if targets.scored else stage == "fit" and change < model.tol
             settled &= point.ridge <= wait
-            if self._told_to_stop(record) or settled:
+            if self.told_to_stop(record) or settled:
                 break
         first = len(after.points) if after else 0
         return Result(best.kept, taken[: first + best.iteration + 1], settings, best.error, last)
@@ -173,8 +173,6 @@ class Fit:
                 features = features.update(total, size, step, self.model.floor, power, self.run.map_panels)
         return scores[0], features
 
-    def _told_to_stop(self, record: Iteration) -> bool:
+    def told_to_stop(self, record: Iteration) -> bool:
         """Keep the record and tell the callbacks."""
-        self.model.history_.append(replace(record, completion=None))
-        answers = [callback(record) for callback in self.callbacks]
-        return any(answers)
+        return tell(self.model.history_, self.callbacks, record)

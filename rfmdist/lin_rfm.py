@@ -6,16 +6,22 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from rfmdist.certificate import Certificate
 from rfmdist.choosing import Choice
-from rfmdist.engine.plan import FeatureKind, Sides, make_plan
+from rfmdist.engine.plan import FeatureKind, Plan, Sides, make_plan
 from rfmdist.engine.run import executor
 from rfmdist.errors import InputError
 from rfmdist.estimator import Estimator
+from rfmdist.features.augmented import Extras
 from rfmdist.fitting import Fit
 from rfmdist.observations.offsets import OffsetKind
 from rfmdist.observations.store import Observations
 from rfmdist.parameters import check_extras, check_parameters, greatest_rank
 from rfmdist.progress import Iteration
+from rfmdist.recovery import Recovered
 
 Callback = Callable[[Iteration], "bool | None"]
 
@@ -101,6 +107,14 @@ class LinRFM(Estimator):
     validation_fraction : float, default 0.1
         Share of the training entries held out when the store has no validation entries; 0 for none, which needs
         ``ridge`` and ``replacement`` as numbers.
+    noise : float or "auto", default "auto"
+        Standard deviation of the noise in the values, in their own units. With a number the matrix is taken to be of
+        low rank, whatever the rank is, and recovered: from 1.05 to 1.2 times as many entries as it has degrees of
+        freedom if there is no noise. 0 says that values are exact: no validation entries are needed, those there are
+        are fitted too, and ``certificate_`` tells whether the matrix is determined. More than 0: validation entries
+        tell. Solves are then in float64 whatever ``dtype`` is, ``rank`` bounds the rank, and no offsets are taken off
+        but stored ones: row and column means add at most 2 to the rank. "auto" lets a trial tell; where it finds no
+        noise, and no offsets of rows or columns are fitted, recovery is tried too and the lower validation error kept.
     refit : bool, default True
         Repeat the fit on training and validation entries with the settings and number of iterations chosen.
     random_state : int, default 0
@@ -115,7 +129,7 @@ class LinRFM(Estimator):
     completion_ : Completion
         The completed matrix.
     history_ : list of Iteration
-        Every iteration of every stage ("try", "fit", "refit").
+        Every iteration of every stage ("try", "fit", "refit"; of a recovery "search", "finish").
     n_iter_ : int
         Iterations that led to the completion.
     validation_rmse_ : float
@@ -123,9 +137,14 @@ class LinRFM(Estimator):
     ridge_, replacement_ : float
         Settings of the iterate kept, of the last of several ranks.
     rank_ : int or tuple of int
-        Columns of U of the iterate kept, of each of several; n for dense features.
+        Columns of U of the iterate kept, of each of several; n for dense features; of a recovered matrix its rank.
     extras_ : Extras
         Weights of the additions: ``indicators``, ``ridge_by_count``, ``row_scale``, ``side_weight``; 0 is off.
+    certificate_ : Certificate or None
+        Of a recovery: whether the matrix is determined by what was observed, and why; None after any other fit.
+    determined_rows_, determined_columns_ : bool ndarray of shape (m,) and (n,), or None
+        Of a recovery: the rows and columns that the entries determine; predictions elsewhere are NaN. None of them is
+        if nothing was certified: predictions are then a guess.
     n_features_in_ : int
         Columns n.
     plan_ : Plan
@@ -166,6 +185,7 @@ class LinRFM(Estimator):
         max_iter: int = 300,
         tol: float = 1e-4,
         validation_fraction: float = 0.1,
+        noise: float | Literal["auto"] = "auto",
         refit: bool = True,
         random_state: int = 0,
         verbose: int = 0,
@@ -191,6 +211,7 @@ class LinRFM(Estimator):
         self.max_iter = max_iter
         self.tol = tol
         self.validation_fraction = validation_fraction
+        self.noise = noise
         self.refit = refit
         self.random_state = random_state
         self.verbose = verbose
@@ -225,26 +246,28 @@ class LinRFM(Estimator):
         observations = self._with_validation(observations)
         self.history_: list[Iteration] = []
         self.n_features_in_ = observations.shape[1]
-        rank = greatest_rank(self.rank)
-        shape = self.features, self.sides, rank, bool(self.indicators)
-        self.plan_ = make_plan(observations, self.dtype, self.power, *shape)
+        self.plan_ = self._plan(observations)
         check_extras(self, self.plan_)
         if client is not None:  # each worker keeps the blocks of the groups it is sent
             workers = max(1, len(client.ncores()))
             self.plan_ = replace(self.plan_, kept_bytes=self.plan_.kept_bytes // workers)
         with executor(client) as run:
             fit = Fit(self, observations, self.plan_, run)
-            results = Choice(fit).choose()
-            completion, self.validation_rmse_ = fit.combined(results)
+            found = Choice(fit).recover()
+            if isinstance(found, Recovered):
+                return self._recovered(found)
+            completion, self.validation_rmse_ = fit.combined(found)
             if self.refit and fit.validated:
-                results = [fit.repeated(result) for result in results]
-                completion, _ = fit.combined(results)
+                found = [fit.repeated(result) for result in found]
+                completion, _ = fit.combined(found)
             self.completion_ = fit.finish(completion)
-        last = results[-1]
-        self.n_iter_ = sum(len(result.points) for result in results)
-        self.ridge_, ranks = last.points[-1].ridge, tuple(result.points[-1].rank for result in results)
-        self.rank_ = ranks if len(ranks) > 1 else ranks[0]
-        self.replacement_, self.extras_ = last.settings
+        self.n_iter_ = sum(len(result.points) for result in found)
+        self.ridge_, ranks = found[-1].points[-1].ridge, tuple(result.points[-1].rank for result in found)
+        self.rank_: int | tuple[int, ...] = ranks if len(ranks) > 1 else ranks[0]
+        self.replacement_, self.extras_ = found[-1].settings
+        self.certificate_: Certificate | None = None
+        self.determined_rows_: NDArray[np.bool_] | None = None
+        self.determined_columns_: NDArray[np.bool_] | None = None
         return self
 
     def predict(self, rows: Any, columns: Any, *, codes: bool = False) -> Any:
@@ -264,16 +287,34 @@ class LinRFM(Estimator):
         rows, columns = (coo.row, coo.col) if by_place else (given.row_ids[coo.row], given.column_ids[coo.col])
         return -self.completion_.score(rows, columns, coo.data, codes=by_place).rmse
 
+    def _plan(self, observations: Observations) -> Plan:
+        """Plan the fit; one with a given noise is of both sides in float64."""
+        rank = greatest_rank(self.rank)
+        if self.noise != "auto":
+            return make_plan(observations, "float64", self.power, "factored", "both", rank)
+        shape = self.features, self.sides, rank, bool(self.indicators)
+        return make_plan(observations, self.dtype, self.power, *shape)
+
+    def _recovered(self, found: Recovered) -> Self:
+        """Keep what a recovery has found."""
+        self.completion_, self.certificate_ = found.completion, found.certificate
+        self.determined_rows_, self.determined_columns_ = found.rows, found.columns
+        self.validation_rmse_, self.n_iter_ = found.certificate.held_out, found.steps
+        self.ridge_, self.replacement_ = found.completion.step.ridge, found.completion.step.replacement
+        self.rank_, self.extras_ = found.certificate.rank, Extras()
+        return self
+
     def _with_validation(self, observations: Observations) -> Observations:
         """Observations with training entries and, unless none are wanted, validation entries."""
-        if not observations.role_counts()["validation"] and self.validation_fraction:
+        exact = self.noise == 0  # nothing is then left to be chosen
+        if not observations.role_counts()["validation"] and self.validation_fraction and not exact:
             observations = observations.hold_out(self.validation_fraction, self.random_state)
         counts = observations.role_counts()
         if not counts["train"]:
             raise InputError(f"{observations.name}: there are no training entries to fit; split it otherwise")
-        if not counts["validation"] and "auto" in (self.ridge, self.replacement):
+        if not counts["validation"] and not exact and "auto" in (self.ridge, self.replacement):
             raise InputError(
                 f"{observations.name}: there are no validation entries to choose settings by; split it with some,"
-                " or give ridge and replacement as numbers"
+                " or give ridge and replacement as numbers, or noise=0 where values are exact"
             )
         return observations

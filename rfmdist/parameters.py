@@ -60,6 +60,7 @@ def check_parameters(model: Any) -> None:
         raise InputError(f"callbacks={model.callbacks!r} must be a list of functions")
     parse_dtype(model.dtype)
     _check_clip(model.clip)
+    _check_noise(model)
 
 
 def greatest_rank(rank: Any) -> Any:
@@ -94,6 +95,31 @@ def _check_clip(clip: Any) -> None:
     pair = isinstance(clip, tuple | list) and len(clip) == 2 and all(map(_is_number, clip))
     if not pair or not clip[0] < clip[1]:
         raise InputError(f"clip={clip!r} must be 'auto', None or (low, high) with low < high")
+
+
+def _check_noise(model: Any) -> None:
+    """Refuse a noise out of range, and settings that recovery has no use for."""
+    if _is_auto(model.noise):
+        return
+    if not _is_number(model.noise) or model.noise < 0:
+        raise InputError(f"noise={model.noise!r} must be 'auto' or a number of at least 0, in the values' units")
+    wanted = {
+        "features": ("auto", "factored"),
+        "sides": ("auto", "both"),
+        "power": (0.5,),
+        "ridge": ("auto",),
+        "replacement": ("auto",),
+        "floor": (0,),
+        "cosine_features": (0,),
+    }
+    if isinstance(model.rank, tuple | list):
+        raise InputError(f"rank={model.rank!r} is not for noise={model.noise!r}: give one, which bounds it, or 'auto'")
+    for name, allowed in wanted.items():
+        if getattr(model, name) not in allowed:
+            raise InputError(
+                f"{name}={getattr(model, name)!r} is not for noise={model.noise!r}, which recovers a low-rank matrix:"
+                f" leave out {name}, or give noise='auto'"
+            )
 
 
 def _is_auto(value: Any) -> bool:

@@ -118,8 +118,11 @@ def _write_features(root: zarr.Group, features: Features, mark: str = "") -> dic
     varm: Any = root["varm"]
     create_matrix(varm, f"features{mark}", features.factor)
     create_matrix(varm, f"offsets{mark}", features.offsets[:, None])
+    if features.determined is not None:
+        create_matrix(varm, "determined", features.determined[:, None].astype(np.float32))
     shrinkage = [None if np.isinf(pull) else pull for pull in features.shrinkage]
     settings = {"kind": "factored", "rank": features.rank, "floor": features.floor, "shrinkage": shrinkage}
+    settings["determined"] = features.determined is not None
     if isinstance(features, AugmentedFeatures):
         columns, rows = features.margins
         create_matrix(varm, f"counts{mark}", columns.counts[:, None])
@@ -142,7 +145,10 @@ def _read_features(observations: Observations, kept: dict[str, Any], mark: str =
     factor = observations.read_floats(f"varm/features{mark}", (n, None))
     offsets = observations.read_floats(f"varm/offsets{mark}", (n, 1))[:, 0]
     row, column = (np.inf if pull is None else float(pull) for pull in kept["shrinkage"])
-    plain = FactoredFeatures(factor, offsets, (row, column), float(kept["floor"]))
+    determined = None
+    if kept.get("determined"):
+        determined = observations.read_floats("varm/determined", (n, 1))[:, 0] > 0
+    plain = FactoredFeatures(factor, offsets, (row, column), float(kept["floor"]), determined)
     if kept["kind"] == "factored":
         return plain
     counts = observations.read_floats(f"varm/counts{mark}", (n, 1))[:, 0]

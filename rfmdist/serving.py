@@ -109,10 +109,14 @@ def _greatest_of_block(of: Completion, rows: Codes, k: int, exclude_observed: bo
     added = targets.offsets.columns / targets.unit
     if isinstance(features, FactoredFeatures):
         added, dtype = added + features.offsets, features.factor.dtype
+        if features.determined is not None:
+            added = np.where(features.determined, added, -np.inf)
     else:
         dtype = targets.dtype
     tile, local = _score_tile(features, block, solution, threads), rows - block.start
     columns = _greatest(tile, added.astype(dtype), local, seen.indptr, seen.indices, k, threads)
+    if isinstance(features, FactoredFeatures):
+        columns[np.isnan(solution.intercepts[local])] = -1  # nothing is known of a row that is not determined
     found = columns >= 0
     codes = np.repeat(rows, found.sum(axis=1))
     wanted = _entries(block, codes, columns[found])

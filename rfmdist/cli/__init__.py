@@ -195,6 +195,9 @@ def fit(
     max_iter: Annotated[int | None, typer.Option(help="Most iterations.")] = None,
     tol: Annotated[float | None, typer.Option(help="Share of the error below which a gain is none.")] = None,
     validation_fraction: Annotated[float | None, typer.Option(help="Held out when no split is stored.")] = None,
+    noise: Annotated[
+        str | None, typer.Option(metavar="auto|NUMBER", help="Of the values, in their units; 0: they are exact.")
+    ] = None,
     no_refit: Annotated[bool, typer.Option("--no-refit", help="Keep the fit on training entries alone.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of the held-out entries.")] = None,
     overwrite: Overwrite = False,
@@ -217,7 +220,7 @@ def fit(
         replacement=_number(replacement), indicators=_number(indicators), ridge_by_count=_number(ridge_by_count),
         row_scale=_number(row_scale), side_weight=_number(side_weight), row_table=row_table or None,
         column_table=column_table or None, cosine_features=cosine_features, dtype=dtype, max_iter=max_iter, tol=tol,
-        validation_fraction=validation_fraction, random_state=seed,
+        validation_fraction=validation_fraction, noise=_number(noise), random_state=seed,
     )  # fmt: skip
     options |= {} if offsets is None else {"offsets": None if offsets == "none" else offsets}
     options |= {} if clip is None else {"clip": _range(clip)}

@@ -34,8 +34,14 @@ class Scores:
 
     @classmethod
     def of(cls, predicted: NDArray[np.float64], observed: NDArray[Any]) -> Self:
-        """Scores of predictions against observed values, ndarrays of shape (entries,)."""
+        """Scores of predictions against observed values, ndarrays of shape (entries,).
+
+        Entries that are not determined, whose prediction is NaN, are left out.
+        """
         error = predicted - observed
+        unknown = np.isnan(predicted)
+        if unknown.any():
+            error = error[~unknown]
         return cls(np.array([len(error), np.sum(error**2), np.sum(np.abs(error))]))
 
     def __add__(self, other: Scores) -> Scores:

@@ -75,8 +75,12 @@ class Threads:
         return self._scratch[name][:size].view(dtype).reshape(shape)
 
     def map(self, function: Callable[..., Any], pieces: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """Call ``function`` on each piece's arguments and return the results in the order of the pieces."""
-        if self._pool is None:
+        """Call ``function`` on each piece's arguments and return the results in the order of the pieces.
+
+        A single piece runs here: handing it to a thread takes as long as thousands of entries.
+        """
+        pieces = list(pieces)
+        if self._pool is None or len(pieces) == 1:
             return [function(*piece) for piece in pieces]
         return [f.result() for f in [self._pool.submit(function, *piece) for piece in pieces]]
 

@@ -1,0 +1,111 @@
+"""The certificate of a recovery, and the part of it that counting entries cannot give: that no fit near it is as good.
+
+Entries in two blocks that hardly meet are fitted by many matrices, however many entries there are. Such a fit is
+flexible: its factor can be moved so that the fit does not change, to first order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rfmdist.engine.elimination import Floats
+from rfmdist.projection import Placed, Projection, by_column
+
+SOFT = 1e-6
+"""Stiffness below which a direction can be moved. Right fits at 1.05 times the degrees of freedom have 3e-4 and more;
+flexible ones fall on until the ridge holds them, at 1e-8."""
+RESOLVED = 1e-6
+"""Share of a direction's own square that is left of a typical one when all stiff ones are recovered; a soft one of 1e-3
+its expected size would still be seen."""
+MOST = 4000
+"""Products after which the stiffness found so far decides; 1.05 times the degrees of freedom take 200."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Why a recovered matrix is the one that was observed.
+
+    More entries are fitted than a matrix of its rank has degrees of freedom, and no matrix near it fits them as well.
+
+    Attributes
+    ----------
+    certified : bool
+        Whether that is so. No test entry is used to tell.
+    rank : int
+        Rank of the recovered matrix; of the search's features where nothing is certified.
+    entries, freedom : int
+        Entries of the fitted block, and the degrees of freedom of a matrix of its size and rank.
+    residual : float
+        Root of the share of the values' squares that the fit leaves there.
+    rows, columns : int
+        The block's size.
+    held_out : float
+        With noise: error on the validation entries, in the values' units; NaN where none is scored.
+    """
+
+    certified: bool
+    rank: int
+    entries: int = 0
+    freedom: int = 0
+    residual: float = float("nan")
+    rows: int = 0
+    columns: int = 0
+    held_out: float = float("nan")
+
+    def __str__(self) -> str:
+        if not self.certified:
+            return "not certified: no low-rank matrix was found that the entries determine"
+        error = "" if np.isnan(self.held_out) else f", held-out RMSE {self.held_out:.2g}"
+        return (
+            f"certified: rank {self.rank} fits {self.entries:,} entries of {self.rows:,} rows and {self.columns:,}"
+            f" columns with {self.freedom:,} degrees of freedom, to {self.residual:.1e} of the values{error}"
+        )
+
+
+def rigid(passes: Projection, placed: Placed) -> bool:
+    """Whether no other matrix of that rank near the basis's fits its block's entries as well.
+
+    That is so if H, but for the directions U A that only change coordinates, is nowhere 0. A random direction X, less
+    these, is recovered from H X by conjugate gradients. What is left of it turns to the softest direction, and its
+    quotient by the P_q, which is 1 at most, to that direction's stiffness.
+    """
+    slope = passes.slope(placed)
+    metric = slope.grams + 1e-12 * slope.size * np.eye(slope.grams.shape[1])
+    inverse, error = np.linalg.inv(metric), _direction(placed.basis.factor, metric, slope.grams)
+    typical = float(np.vdot(error, by_column(metric, error))) / error.size
+    left = passes.curved(placed, error)
+    scaled = by_column(inverse, left)
+    direction, size, stiffness = scaled.copy(), float(np.vdot(left, scaled)), 1.0
+    for _ in range(MOST):
+        product = passes.curved(placed, direction)
+        step = size / float(np.vdot(direction, product))
+        error -= step * direction
+        left -= step * product
+        rest = float(np.vdot(error, by_column(metric, error)))
+        if rest <= RESOLVED * typical:
+            return True
+        stiffness = float(np.vdot(error, left)) / rest
+        if stiffness < SOFT:
+            return False
+        scaled = by_column(inverse, left)
+        following = float(np.vdot(left, scaled))
+        direction = scaled + following / size * direction
+        size = following
+    return stiffness > SOFT
+
+
+def _direction(factor: Floats, metric: Floats, grams: Floats) -> Floats:
+    """Return a random direction (n, r), of equal size in each observed column, without its part U A.
+
+    The part is that of the inner product <D, E> = Σ d_q' P_q e_q, for which conjugate gradients recover no such part.
+    """
+    rank, n = factor.shape[1], len(factor)
+    drawn = np.random.default_rng(0).standard_normal((n, rank, 1))
+    direction = np.linalg.solve(np.linalg.cholesky(metric).swapaxes(1, 2), drawn)[:, :, 0]
+    direction[np.trace(grams, axis1=1, axis2=2) == 0] = 0
+    outer = np.einsum("na,nb->nab", factor, factor).reshape(n, -1)
+    system = (outer.T @ metric.reshape(n, -1)).reshape(rank, rank, rank, rank).swapaxes(1, 2).reshape(rank**2, -1)
+    right = factor.T @ by_column(metric, direction)
+    return np.asarray(direction - factor @ np.linalg.solve(system, right.ravel()).reshape(rank, rank))
