@@ -91,7 +91,7 @@ class Choice:
         """Fit on the training entries, with what is "auto" chosen by the validation entries; a result a rank."""
         chosen = self.model.replacement == "auto" or self.model.ridge == "auto" or self.open
         trials, found = self._plain_trials() if chosen and self.fit.validated else [], None
-        if self.model.replacement == self.model.ridge == "auto" and not all(trial.rising for trial in trials):
+        if self.model.replacement == self.model.ridge == "auto" and not (trials and trials[0].rises):
             with suppress(SingularRowError):
                 found = self._search()
             if found is not None and found.noiseless:

@@ -25,7 +25,7 @@ from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.store import Observations
 from rfmdist.preparing import Preparation, Side
 from rfmdist.progress import Iteration, report, tell
-from rfmdist.selection import ENOUGH, NOISELESS_RIDGE, PATIENCE, RISE, Best, Point, Settings
+from rfmdist.selection import ENOUGH, NOISE_ITERATIONS, NOISELESS_RIDGE, PATIENCE, RISE, Best, Point, Settings
 
 if TYPE_CHECKING:
     from rfmdist.lin_rfm import LinRFM
@@ -41,12 +41,17 @@ class Result:
     points: list[Point]
     settings: Settings
     error: float
-    last_error: float
+    errors: list[float]
 
     @property
-    def rising(self) -> bool:
-        """Whether the error rose again."""
-        return self.last_error > (1 + RISE) * self.error
+    def rises(self) -> bool:
+        """Whether the error, within the first few iterations, rose where it first did not fall."""
+        least = np.inf
+        for error in self.errors[:NOISE_ITERATIONS]:
+            if error >= least:
+                return error > (1 + RISE) * least
+            least = error
+        return False
 
     @property
     def noiseless(self) -> bool:
@@ -90,7 +95,7 @@ class Fit:
             features = replace(features, extras=settings.extras)
         targets, taken = start.sides[0].targets, list(after.points) if after else []
         enough = ENOUGH * float(np.finfo(model.dtype).eps) * targets.unit
-        best, last = Best(model.tol, patience, enough), float("nan")
+        best, errors = Best(model.tol, patience, enough), []
         for t, point in enumerate(islice(points, limit)):
             started = time.perf_counter()
             step = Step(point.ridge, settings.replacement, self.plan.sides == "both")
@@ -110,7 +115,8 @@ class Fit:
                 if model.ridge != "auto":  # a path is meant to run into the dtype's end
                     warnings.warn(f"the {stage} ended after {t} iterations: {singular}", stacklevel=3)
                 break  # the best iterate before it stands
-            last = error = scores.rmse
+            error = scores.rmse
+            errors.append(error)
             change = features.distance(completion.features)
             if not np.isfinite(change):
                 raise InputError("the features left the dtype's range: lower replacement, floor or power")
@@ -122,7 +128,7 @@ class Fit:
             if self.told_to_stop(record) or settled:
                 break
         first = len(after.points) if after else 0
-        return Result(best.kept, taken[: first + best.iteration + 1], settings, best.error, last)
+        return Result(best.kept, taken[: first + best.iteration + 1], settings, best.error, errors)
 
     def repeated(self, result: Result) -> Result:
         """Go through a result's iterations once more, on all entries but those for test."""
