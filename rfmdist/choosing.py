@@ -17,6 +17,7 @@ from rfmdist.fitting import Fit, Result
 from rfmdist.observations.blocks import Role
 from rfmdist.recovery import Recovered, recover, recover_beyond
 from rfmdist.selection import (
+    CHANCE,
     EARNED,
     FREE_FLOPS,
     GROWN_FURTHER,
@@ -69,9 +70,11 @@ class Choice:
         if self.model.offsets == "stored":
             self.open = [name for name in self.open if name != "row_scale"]
         self.given = Extras(**{name: 0.0 if value == "auto" else float(value) for name, value in extras.items()})
+        if self.model.side_weight == "auto" and "side_weight" not in self.open and usable and self._tables:
+            self.given = self.given._replace(side_weight=SIDE_WEIGHT)  # nothing can be tried: they were asked for
         self.paths: dict[tuple[Settings, int], Result] = {}
         self.reached = np.inf  # the ridge where the coarse path was at its best
-        self.grows = self.plan.features == "factored" and self.model.rank == "auto" and fit.validated
+        self.grows = self.plan.features == "factored" and self.model.rank == "auto" and fit.validated > 0
 
     def recover(self) -> Recovered | list[Result]:
         """Return the matrix that a recovery found, if one was asked for or does better; or else what is chosen."""
@@ -150,8 +153,8 @@ class Choice:
         if settings == plain:
             return plain
         rank = min(START_RANK, self._cap)
-        extended = self._path(settings, rank)
-        return settings if extended.error < (1 - EARNED) * self._path(plain, rank).error else plain
+        extended, share = self._path(settings, rank), CHANCE / np.sqrt(self.fit.validated)
+        return settings if extended.error < (1 - share) * self._path(plain, rank).error else plain
 
     def _tried(self, settings: Iterable[Settings], like: Result | None = None) -> list[Result]:
         """Trials of the settings that can be solved."""
@@ -193,8 +196,9 @@ class Choice:
         """A result for each rank that was asked for, or one of the best rank; settings may still be refined."""
         if not isinstance(self.model.rank, tuple | list):
             return [self._refined(self._fitted(settings))]
-        first = self._refined(self._path(settings, self.model.rank[0]))
-        return [first, *(self._path(first.settings, rank) for rank in self.model.rank[1:])]
+        one, *more = (min(rank, *self.fit.observations.shape) for rank in self.model.rank)
+        first = self._refined(self._path(settings, one))
+        return [first, *(self._path(first.settings, rank) for rank in more)]
 
     def _fitted(self, settings: Settings) -> Result:
         """The slow path for noise, or the fixed ridge, at growing rank as long as that gains or costs little."""
@@ -232,6 +236,11 @@ class Choice:
     def _rank(self, start: int) -> int:
         """Return the rank to begin with."""
         return min(start, self.plan.rank) if self.grows else self.plan.rank
+
+    @property
+    def _tables(self) -> bool:
+        """Whether side columns of the user's own were named."""
+        return bool(self.model.row_table or self.model.column_table)
 
     @property
     def _cap(self) -> int:

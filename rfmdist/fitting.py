@@ -65,10 +65,10 @@ class Fit:
     def __init__(self, model: LinRFM, observations: Observations, plan: Plan, run: Executor) -> None:
         self.model, self.observations, self.plan, self.run = model, observations, plan, run
         counts = observations.role_counts()
-        self.validated = counts["validation"] > 0
+        self.validated = counts["validation"]  # the number of entries to choose by
         self.observed_share = (counts["train"] + counts["validation"]) / np.prod(observations.shape, dtype=float)
         self.callbacks = [*(model.callbacks or ()), *([report] if model.verbose else [])]
-        self.preparation = Preparation(model, observations, plan, run, self.validated)
+        self.preparation = Preparation(model, observations, plan, run, bool(self.validated))
 
     def descend(
         self,

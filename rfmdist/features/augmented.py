@@ -108,6 +108,12 @@ class AugmentedFeatures(FactoredFeatures):
         start = factor, plain.offsets, plain.shrinkage, plain.floor
         return cls(*start, companion=companion, margins=margins, extras=extras)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Send the spectrum along: where eigenvalues are alike, another process would find other eigenvectors."""
+        with one_blas_thread():
+            _ = self._spectrum
+        return self.__dict__
+
     @property
     def learned(self) -> int:
         """r, the columns of U that are learned."""
@@ -177,13 +183,14 @@ class AugmentedFeatures(FactoredFeatures):
         dtype, delta = self.factor.dtype, step.ridge + self.floor
         g, v = self._spectrum
         root = np.sqrt(g * self.size)
+        inverse = np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)  # nothing is left of the values
         across = solution.rows @ v.astype(dtype)
         weight = step.replacement * self._ridges(block, step)
-        across *= (g / root).astype(dtype) + weight.astype(dtype)[:, None] * (1 / root).astype(dtype)
+        across *= (g * inverse).astype(dtype) + weight.astype(dtype)[:, None] * inverse.astype(dtype)
         if not self.extras.indicators:
             return across, solution.intercepts.copy(), across[:, :0]
         damped = self.gram + INDICATOR_RIDGE * delta * np.eye(self.rank)
-        basis = np.linalg.solve(damped, v) * ((g + step.replacement * delta) / root)
+        basis = np.linalg.solve(damped, v) * ((g + step.replacement * delta) * inverse)
         companion = self._indicators(block, self.factor, threads) @ basis.astype(dtype)
         return across, solution.intercepts.copy(), companion
 
@@ -223,15 +230,24 @@ class AugmentedFeatures(FactoredFeatures):
         )
 
     def grown(self, rank: int, seed: int) -> Self:
-        """Return features that learn this many directions at least; see `FactoredFeatures.grown`."""
+        """Return features of this rank at least; see `FactoredFeatures.grown`."""
         learned = self.learned
         bare = FactoredFeatures(self.factor[:, :learned], self.offsets, self.shrinkage, self.floor)
-        more = bare.grown(rank, seed).factor[:, learned:]
+        more = bare.grown(learned_columns(rank, self.margins, self.extras), seed).factor[:, learned:]
         factor = np.concatenate([self.factor[:, :learned], more, self.factor[:, learned:]], axis=1)
         companion = self.companion
         if self.extras.indicators:
             companion = np.concatenate([companion, np.zeros_like(more)], axis=1)
         return replace(self, factor=factor, companion=companion)
+
+
+def learned_columns(rank: int, margins: tuple[Margin, Margin], extras: Extras) -> int:
+    """Columns of U that are learned: where side columns are few, both together make the rank.
+
+    Systems of a multiple of 16 are solved a tenth faster than those of two more.
+    """
+    count = max(margin.side.shape[1] for margin in margins) if extras.side_weight else 0
+    return rank - count if 8 * count <= rank else rank
 
 
 def _beside(pieces: list[NDArray[Any]], square: Square, side: NDArray[np.float32], size: float) -> NDArray[Any]:
