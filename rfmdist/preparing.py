@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rfmdist.engine.plan import FACTORED_ENTRIES, Plan, equal_groups
 from rfmdist.engine.run import Executor
 from rfmdist.errors import InputError
-from rfmdist.features.augmented import AugmentedFeatures, Extras, Margin, learned_columns
+from rfmdist.features.augmented import AugmentedFeatures, Extras, Margin
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Features
@@ -106,10 +106,10 @@ class Start:
         model = self.known.model
         if self.plan.features == "dense":
             return DenseFeatures.start(len(self.columns), model.dtype, self.plan.form)
-        plain = any(extras._replace(row_scale=0.0)) is False
-        learned = rank if plain else learned_columns(rank, self.known.margins, extras)
-        start = FactoredFeatures.start(self.columns, learned, model.dtype, model.random_state, self.shrinkage)
-        return start if plain else AugmentedFeatures.begin(start, self.known.margins, extras)
+        plain = FactoredFeatures.start(self.columns, rank, model.dtype, model.random_state, self.shrinkage)
+        if not any(extras._replace(row_scale=0.0)):
+            return plain
+        return AugmentedFeatures.begin(plain, self.known.margins, extras)
 
 
 class Preparation:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -56,7 +57,7 @@ def main() -> int:
     store, train, test = read(folder)
     print(f"MovieLens {options.set}: {train.nnz:,} entries, {test.nnz:,} for test")
     if not options.quick:
-        show_peers(train, test)
+        show_stages(folder, show_peers(train, test))
     for label, settings in one_by_one(GIVEN[options.set]):
         show(label, train, test, **FIXED | settings)
     for label, chosen in whole(store, options.quick):
@@ -118,8 +119,31 @@ def show(label: str, observed: Any, test: sp.csr_array, **settings: Any) -> floa
     return error
 
 
-def show_peers(train: sp.csr_array, test: sp.csr_array) -> None:
-    """Print the peers' errors and times, of those that are installed."""
+def show_stages(folder: Path, peer: float | None) -> None:
+    """Print the seconds of each stage from the files to the saved completion, beside a peer's single fit."""
+    files, test_file = find_files(folder, look_into(folder, folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        marks = [time.perf_counter()]
+        store = ingest(files, Path(scratch) / "store.zarr")
+        split(store, test_file=test_file)
+        marks.append(time.perf_counter())
+        model = LinRFM().fit(store)
+        marks.append(time.perf_counter())
+        model.completion_.save(Path(scratch) / "completion.zarr")
+        marks.append(time.perf_counter())
+    ingested, fitted, saved = np.diff(marks)
+    stages = [(name, sum(i.seconds for i in model.history_ if i.stage == name)) for name in ("try", "fit", "refit")]
+    told = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in stages)
+    print(f"from files to store {ingested:.2f} s, fit {fitted:.2f} s ({told}), save {saved:.2f} s", flush=True)
+    if peer:
+        print(
+            f"from store to saved completion: {(fitted + saved) / peer:.1f} times cmfrec's single best fit", flush=True
+        )
+
+
+def show_peers(train: sp.csr_array, test: sp.csr_array) -> float | None:
+    """Print the peers' errors and times, of those that are installed; return the seconds of the first."""
+    first = None
     fits = {
         "cmfrec, k 20, lambda 20, CG": lambda: peers.cmfrec_fit(train, test, niter=20),
         "cmfrec, the same by Cholesky": lambda: peers.cmfrec_fit(train, test, niter=20, use_cg=False),
@@ -129,6 +153,8 @@ def show_peers(train: sp.csr_array, test: sp.csr_array) -> None:
         with suppress(ImportError):
             error, seconds = fit()
             print(f"{label:36} {error:.4f} {seconds:7.2f} s", flush=True)
+            first = first or seconds
+    return first
 
 
 def show_draw(train: sp.csr_array, test: sp.csr_array, seed: int) -> None:

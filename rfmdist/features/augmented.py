@@ -230,24 +230,15 @@ class AugmentedFeatures(FactoredFeatures):
         )
 
     def grown(self, rank: int, seed: int) -> Self:
-        """Return features of this rank at least; see `FactoredFeatures.grown`."""
+        """Return features that learn this many directions at least; see `FactoredFeatures.grown`."""
         learned = self.learned
         bare = FactoredFeatures(self.factor[:, :learned], self.offsets, self.shrinkage, self.floor)
-        more = bare.grown(learned_columns(rank, self.margins, self.extras), seed).factor[:, learned:]
+        more = bare.grown(rank, seed).factor[:, learned:]
         factor = np.concatenate([self.factor[:, :learned], more, self.factor[:, learned:]], axis=1)
         companion = self.companion
         if self.extras.indicators:
             companion = np.concatenate([companion, np.zeros_like(more)], axis=1)
         return replace(self, factor=factor, companion=companion)
-
-
-def learned_columns(rank: int, margins: tuple[Margin, Margin], extras: Extras) -> int:
-    """Columns of U that are learned: where side columns are few, both together make the rank.
-
-    Systems of a multiple of 16 are solved a tenth faster than those of two more.
-    """
-    count = max(margin.side.shape[1] for margin in margins) if extras.side_weight else 0
-    return rank - count if 8 * count <= rank else rank
 
 
 def _beside(pieces: list[NDArray[Any]], square: Square, side: NDArray[np.float32], size: float) -> NDArray[Any]:
