@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
@@ -22,6 +23,7 @@ from rfmdist.observations.store import Observations
 from rfmdist.parameters import check_extras, check_parameters, greatest_rank
 from rfmdist.progress import Iteration
 from rfmdist.recovery import Recovered
+from rfmdist.selection import choosing_bound
 
 Callback = Callable[[Iteration], "bool | None"]
 
@@ -254,6 +256,8 @@ class LinRFM(Estimator):
         if client is not None:  # each worker keeps the blocks of the groups it is sent
             workers = max(1, len(client.ncores()))
             self.plan_ = replace(self.plan_, kept_bytes=self.plan_.kept_bytes // workers)
+        if self.verbose:
+            print(f"choosing takes at most {self.choosing_bound:.1f} times as long as one fit", file=sys.stderr)
         with executor(client) as run:
             fit = Fit(self, observations, self.plan_, run)
             found = Choice(fit).recover()
@@ -272,6 +276,12 @@ class LinRFM(Estimator):
         self.determined_rows_: NDArray[np.bool_] | None = None
         self.determined_columns_: NDArray[np.bool_] | None = None
         return self
+
+    @property
+    def choosing_bound(self) -> float:
+        """Most time that trials of settings that are "auto" can take, in fits of 20 iterations at rank 64."""
+        extras = sum(getattr(self, name) == "auto" for name in Extras._fields)
+        return choosing_bound(3 if self.replacement == "auto" else 1, extras) if self.noise == "auto" else 0.0
 
     def predict(self, rows: Any, columns: Any, *, codes: bool = False) -> Any:
         """Predict entries by id or code; see `Completion.predict`."""
