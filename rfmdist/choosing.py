@@ -206,7 +206,7 @@ class Choice:
         for rank in RANK_STEPS if self.grows else ():
             rank = min(rank, self._most_rank)
             costly = len(best.points) * self.plan.flops * (rank / self.plan.rank) ** 2 > FREE_FLOPS
-            if rank <= tried or (gain < GROWN_FURTHER and costly and tried > START_RANK):
+            if rank <= tried or best.error == 0 or (gain < GROWN_FURTHER and costly and tried > START_RANK):
                 break
             grown = self._path(settings, rank)
             gain, tried = 1 - grown.error / best.error, rank
