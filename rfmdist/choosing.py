@@ -98,7 +98,7 @@ class Choice:
             with suppress(SingularRowError):
                 found = self._search()
             if found is not None and found.noiseless:
-                return [found]
+                return [found]  # of several ranks the greatest: without noise there is nothing to average out
         if not trials:
             return self._fits(Settings(float(self.model.replacement), self.given))
         plain = self._preferred(trials)

@@ -52,7 +52,8 @@ class LinRFM(Estimator):
         Columns of U: an upper bound, the rank of the data need not be known. "auto" tries 16, 64 and 128 while that
         lowers the validation error (the search for what has no noise 32, 64 and 128); without validation entries it
         is 32. Of several, a fit is made for each, and predictions are their mean: (64, 128) lowers the error on
-        MovieLens by 0.002 or more, for the price of both. Without effect on dense features.
+        MovieLens by 0.002 or more, for the price of both; what has no noise is fitted at the greatest alone. Without
+        effect on dense features.
     sides : {"auto", "columns", "both"}, default "auto"
         "columns" is the paper's form. "both" lets columns and rows take turns: twice the work an iteration, a third
         of the iterations or fewer, and recovery from fewer entries. "auto" is both for factored features, as long
@@ -102,7 +103,8 @@ class LinRFM(Estimator):
         Of solves and products; sums over rows are float64 either way. float32 is twice as fast and its rounding
         is far below the noise of ratings; recovery beyond 1e-5 needs float64.
     max_iter : int, default 300
-        Most iterations of the fit; the validation entries stop it earlier.
+        Most iterations of each stage of the fit; the validation entries stop it earlier. Of a recovery, of each search;
+        its finish has bounds of its own.
     tol : float, default 1e-4
         The fit stops after 3 iterations that do not lower the validation error by this share; without
         validation entries, when P changes by less than this share.
@@ -279,9 +281,12 @@ class LinRFM(Estimator):
 
     @property
     def choosing_bound(self) -> float:
-        """Most time that trials of settings that are "auto" can take, in fits of 20 iterations at rank 64."""
+        """Most time that trials of settings that are "auto" can take, in fits of 20 iterations at rank 64.
+
+        Not counted are paths at the ranks that are tried, each a fit of its own, and a search where there is no noise.
+        """
         extras = sum(getattr(self, name) == "auto" for name in Extras._fields)
-        return choosing_bound(3 if self.replacement == "auto" else 1, extras) if self.noise == "auto" else 0.0
+        return choosing_bound(3 if self.replacement == "auto" else 1, extras) if self.noise != 0 else 0.0
 
     def predict(self, rows: Any, columns: Any, *, codes: bool = False) -> Any:
         """Predict entries by id or code; see `Completion.predict`."""
@@ -305,8 +310,10 @@ class LinRFM(Estimator):
         rank = greatest_rank(self.rank)
         if self.noise != "auto":
             return make_plan(observations, "float64", self.power, "factored", "both", rank)
-        shape = self.features, self.sides, rank, bool(self.indicators)
-        return make_plan(observations, self.dtype, self.power, *shape)
+        asked = [getattr(self, name) for name in (*Extras._fields, "row_table", "column_table", "cosine_features")]
+        wanted = any(value and value != "auto" for value in asked) or isinstance(self.rank, tuple | list)
+        features = "factored" if wanted and self.features == "auto" else self.features
+        return make_plan(observations, self.dtype, self.power, features, self.sides, rank, bool(self.indicators))
 
     def _recovered(self, found: Recovered) -> Self:
         """Keep what a recovery has found."""
@@ -325,6 +332,11 @@ class LinRFM(Estimator):
         counts = observations.role_counts()
         if not counts["train"]:
             raise InputError(f"{observations.name}: there are no training entries to fit; split it otherwise")
+        if not counts["validation"] and self.noise not in ("auto", 0):
+            raise InputError(
+                f"{observations.name}: there are no validation entries to judge a recovery with noise by; split it with"
+                " some, or choose a validation_fraction above 0"
+            )
         if not counts["validation"] and not exact and "auto" in (self.ridge, self.replacement):
             raise InputError(
                 f"{observations.name}: there are no validation entries to choose settings by; split it with some,"

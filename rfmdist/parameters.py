@@ -76,6 +76,8 @@ def check_extras(model: Any, plan: Plan) -> None:
     InputError
         Naming the parameter and what it needs.
     """
+    if model.side_weight == 0 and (model.row_table or model.column_table):
+        raise InputError("row_table and column_table need side_weight='auto' or above 0")
     ranks = len(model.rank) if isinstance(model.rank, tuple | list) else 1
     if plan.features == "dense" and (ranks > 1 or model.cosine_features):
         raise InputError("several ranks and cosine_features need features='factored'")
@@ -111,7 +113,9 @@ def _check_noise(model: Any) -> None:
         "replacement": ("auto",),
         "floor": (0,),
         "cosine_features": (0,),
-    }
+        "row_table": ((), []),
+        "column_table": ((), []),
+    } | dict.fromkeys(Extras._fields, ("auto", 0))
     if isinstance(model.rank, tuple | list):
         raise InputError(f"rank={model.rank!r} is not for noise={model.noise!r}: give one, which bounds it, or 'auto'")
     for name, allowed in wanted.items():

@@ -228,7 +228,7 @@ def fit(
     observations = Observations.open(store)
     with cluster(scheduler, scheduler_file) as client, FitProgress() as progress:
         model = LinRFM(refit=not no_refit, callbacks=[progress], **options)
-        progress.said(f"choosing takes at most {model.choosing_bound:.1f} times as long as one fit")
+        progress.foreword = f"choosing takes at most {model.choosing_bound:.1f} times as long as one fit"
         model.fit(observations, client=client)
     model.completion_.save(output, overwrite=overwrite)
     show(fit_facts(model, output), as_json)

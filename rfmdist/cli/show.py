@@ -84,9 +84,14 @@ class Bars:
 
 
 class FitProgress(Bars):
-    """Shows a fit as a callback of it: iteration, validation RMSE and seconds left."""
+    """Shows a fit as a callback of it: a foreword once, then iteration, validation RMSE and seconds left."""
+
+    foreword = ""
 
     def __call__(self, iteration: Iteration) -> None:
+        if self.foreword:
+            self.said(self.foreword)
+            self.foreword = ""
         if iteration.iteration == 1:
             self.begin(STAGES[iteration.stage], iteration.limit)
         error = iteration.validation_rmse
@@ -133,7 +138,8 @@ def _words(name: str, value: Any) -> str:
     if isinstance(value, int):
         return _size(value) if name.endswith("bytes") else f"{value:,}"
     if isinstance(value, list | tuple):
-        return " to ".join(_words(name, inner) for inner in value)
+        between = " to " if name in ("range", "clip") else ", "
+        return between.join(_words(name, inner) for inner in value)
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 

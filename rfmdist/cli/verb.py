@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import warnings
 from operator import attrgetter
 from typing import Any
 
@@ -39,7 +40,9 @@ class Verb(TyperCommand):
 
         # What a verb has finished stays: a store that is in its place before Ctrl-C is there.
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except RfmdistError as error:
             _end(str(error), FAILED)
         except MemoryError as error:
@@ -55,6 +58,10 @@ def _python_defaults(verb: str) -> dict[str, Any]:
     module, _, name = PYTHON[verb].partition(":")
     parameters = inspect.signature(attrgetter(name)(importlib.import_module(module))).parameters
     return {k: p.default for k, p in parameters.items() if p.default is not p.empty}
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"rfmdist: {message}", file=sys.stderr, flush=True)
 
 
 def _end(sentence: str, code: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmdist.errors import SingularRowError
 from rfmdist.features.factored import (
     PIECE_ENTRIES,
     TALL,
@@ -183,7 +184,8 @@ class AugmentedFeatures(FactoredFeatures):
         dtype, delta = self.factor.dtype, step.ridge + self.floor
         g, v = self._spectrum
         root = np.sqrt(g * self.size)
-        inverse = np.divide(1.0, root, out=np.zeros_like(root), where=root > 0)  # nothing is left of the values
+        # Where nothing is left of the values U vanishes, and with it what would be divided by it.
+        inverse = np.divide(1.0, root, out=np.zeros_like(root), where=g > np.finfo(dtype).tiny)
         across = solution.rows @ v.astype(dtype)
         weight = step.replacement * self._ridges(block, step)
         across *= (g * inverse).astype(dtype) + weight.astype(dtype)[:, None] * inverse.astype(dtype)
@@ -213,6 +215,8 @@ class AugmentedFeatures(FactoredFeatures):
             gram, below = (sum(tall_gram(piece, piece) for piece in pieces) for pieces in (lefts, companions))
             if not self.extras.indicators:
                 below = np.zeros_like(gram)
+            if not np.isfinite(gram + below).all():
+                raise SingularRowError(f"the features left the range of {self.factor.dtype.name}: lower the additions")
             g, v = np.linalg.eigh(gram + below)
             kept = v[:, -self.learned :] * np.maximum(g[-self.learned :], 0) ** ((power - 1) / 2)
             turned = kept @ np.linalg.eigh(kept.T @ below @ kept)[1]

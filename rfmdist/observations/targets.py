@@ -94,7 +94,10 @@ class Targets:
                 left /= self.scales.of(block)
             peak = max(peak, float(np.abs(left).max(initial=0.0)))
             if peak < LARGEST:
-                total, count = total + float(left @ left), count + len(left)
+                total, count = (
+                    total + float(np.sum(np.square(left))),
+                    count + len(left),
+                )  # a dot's bits follow the threads
         if peak > LARGEST or 0 < peak < 1 / LARGEST:
             raise InputError(
                 f"{self.observations.name}: values {peak:.0e} from their offsets cannot be squared; rescale them"
