@@ -27,7 +27,7 @@ from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Scores, Step
 from rfmdist.observations.targets import Targets
 from rfmdist.progress import Iteration
-from rfmdist.projection import CERTIFIED, PASSES, RIDGE, Descent, Goal, Placed, Projection, orthonormal
+from rfmdist.projection import CERTIFIED, PASSES, RIDGE, Descent, Goal, Placed, Projection, leverage
 from rfmdist.spectrum import Gaps
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ HELD_OUT, HELD_OUT_MORE, ENOUGH_HELD_OUT = 6.0, 0.2, 10
 """Mean absolute held-out error up to which a fit with noise is right: times the noise, and beyond it in units of the
 values; and the entries to tell it by. At 1.2 times the degrees of freedom right ones reach 3 (their squares 9, by a few
 entries that are hardly determined); wrong ones have the values' own error."""
+NEAR, DEFLATIONS = 1e-2, 4
+"""Share of the squares that a stalled fit may leave for its rank to be raised by one, and how often that is done."""
+LESS = 0.5
+"""Share of what the fit before it left, beyond which a raised rank is not raised again."""
 AGAIN = 4.0
 """A repeated fit may leave this many times the share of the squares that the first one left."""
 
@@ -204,26 +208,47 @@ class Recovery:
     # ---- the finish ---------------------------------------------------------------------------------------------
 
     def finish(self, start: Floats, *, anneal: bool = False) -> Recovered | None:
-        """Fit a matrix of the rank of ``start`` (n, r), a dense core first; None if it cannot be certified."""
-        rank, found = start.shape[1], None
-        for stage, inside in enumerate(cores(self.passes, self.side.published, self.whole, rank)):
-            fitted = self._without_spikes(inside, start, anneal and stage == 0)
+        """Fit a matrix of the rank of ``start`` (n, r), or a little above it; None if none can be certified.
+
+        Weak directions of a matrix of large condition number hide under the search's tail. A fit without them stalls
+        and leaves them in its residuals: the leading one joins the factor, which is fitted anew.
+        """
+        most, left = self._caps()[1] // 2, NEAR
+        for _ in range(1 + DEFLATIONS):
+            fitted = self._fitted(start, anneal)
+            if fitted is None:
+                break
+            certificate, inside, descent = fitted
+            if certificate.certified:
+                return self._recovered(certificate, inside, descent.placed)
+            ended = self.told or self.known is not None or start.shape[1] >= most
+            if ended or descent.why != "stall" or descent.left > left:
+                break
+            start, anneal, left = self.passes.deflated(descent.placed), False, LESS * descent.left
+        return None
+
+    def _fitted(self, start: Floats, anneal: bool) -> tuple[Certificate, Core, Descent] | None:
+        """Fit a matrix of the rank of ``start`` (n, r), a dense core first; the last fit certified, or the one not."""
+        found = None
+        for inside in cores(self.passes, self.side.published, self.whole, start.shape[1]):
+            fitted = self._without_spikes(inside, start, anneal and found is None)
             if fitted is None:
                 break
             inside, descent = fitted
             start, columns = self._extended(descent.placed, inside, spare=1)
             certificate = self._certificate(inside, descent, start, columns)
-            if certificate.certified:
-                found = certificate, inside, descent.placed
-            if self.told or found is None:
+            if found is None or certificate.certified:
+                found = certificate, inside, descent
+            if self.told or not certificate.certified:
                 break
-        if found is None:
-            return None
-        certificate, inside, placed = found
+        return found
+
+    def _recovered(self, certificate: Certificate, inside: Core, placed: Placed) -> Recovered | None:
+        """Return a fit with all that it determines; None if it could be moved."""
         ridge = placed.basis.ridge
         if self.known is None:  # a ridge for noise would hold what is flexible
-            bare = self.passes.placed(placed.block, placed.basis.factor, ridge * RIDGE / self._goal(rank).ridge)
-            if not rigid(self.passes, bare):
+            bare = ridge * RIDGE / self._goal(certificate.rank).ridge
+            if not rigid(self.passes, self.passes.placed(placed.block, placed.basis.factor, bare)):
                 return None
         factor, columns = self._extended(placed, inside, spare=0)
         features = _features(factor, columns)
@@ -248,7 +273,7 @@ class Recovery:
             if descent.why != "stall" or dropped == SPIKES:
                 break
             placed = descent.placed
-            high = _leverage(all_rows(self.passes, placed)) > SPIKE, _leverage(placed.basis.factor) > SPIKE
+            high = leverage(all_rows(self.passes, placed)) > SPIKE, leverage(placed.basis.factor) > SPIKE
             if not (high[0].any() or high[1].any()):
                 break
             rows, columns = rows & ~high[0], columns & ~high[1]
@@ -309,8 +334,3 @@ class Recovery:
 def _features(factor: Floats, columns: Mask) -> FactoredFeatures:
     """Features of a finished factor, in which the other columns are not determined."""
     return FactoredFeatures(factor, np.zeros(len(factor)), determined=columns)
-
-
-def _leverage(factor: Floats) -> Floats:
-    """Squared rows of an orthonormal basis of the factor's span."""
-    return np.asarray(np.sum(orthonormal(factor) ** 2, axis=1))
