@@ -39,8 +39,9 @@ GRADIENTS, FEW_GRADIENTS, ENOUGH = 40, 6, 0.1
 ANNEALING, ANNEALED = 0.7, 1e-7
 """Factor of a falling t a step, and its end, in units of the density."""
 
-POWERS = 30
-"""Products with the residuals' Gram matrix that find their leading singular vector."""
+POWERS = 100
+"""Products with the residuals' Gram matrix that find their leading singular vector: at condition number 100 and 1.2
+times the freedom 8 of 10 are recovered with 100, 7 with 30; 8 products lose 3 of 8 that 30 recover."""
 
 
 @dataclass(frozen=True)
