@@ -15,7 +15,8 @@ from rfmdist.errors import SingularRowError
 from rfmdist.features.augmented import Extras
 from rfmdist.fitting import Fit, Result
 from rfmdist.observations.blocks import Role
-from rfmdist.recovery import Recovered, recover, recover_beyond
+from rfmdist.recovering import recover, recover_beyond
+from rfmdist.recovery import Recovered
 from rfmdist.selection import (
     CHANCE,
     EARNED,

@@ -24,6 +24,8 @@ DENSE = 0.8
 """Share of the entries that a denser core must keep to be fitted first: its fit is surer, the next starts from it."""
 DENSER = (2, 3, 4, 5)
 """Entries above the rank that such a core's rows and columns have at least; twice the rank is tried too."""
+MARGIN = 1.02
+"""Entries over degrees of freedom beyond which an exact fit is no accident."""
 
 
 class Core(NamedTuple):
@@ -36,6 +38,10 @@ class Core(NamedTuple):
     def freedom(self, rank: int) -> int:
         """Degrees of freedom of a matrix of that rank in the block."""
         return rank * (int(np.count_nonzero(self.rows)) + int(np.count_nonzero(self.columns)) - rank)
+
+    def exceeds(self, rank: int) -> bool:
+        """Whether the entries are enough for an exact fit of that rank to mean something."""
+        return self.entries > MARGIN * self.freedom(rank)
 
 
 def core(passes: Projection, targets: Any, within: Core, least: int) -> Core:

@@ -39,6 +39,10 @@ GRADIENTS, FEW_GRADIENTS, ENOUGH = 40, 6, 0.1
 ANNEALING, ANNEALED = 0.7, 1e-7
 """Factor of a falling t a step, and its end, in units of the density."""
 
+POWERS = 100
+"""Products with the residuals' Gram matrix that find their leading singular vector: at condition number 100 and 1.2
+times the freedom 8 of 10 are recovered with 100, 7 with 30; 8 products lose 3 of 8 that 30 recover."""
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -184,6 +188,14 @@ class Projection:
         self.passes += 1
         return np.asarray(self.over(work.curvature, *placed.shared, self.publish(direction)))
 
+    def deflated(self, placed: Placed) -> Floats:
+        """Return U with one more column, (n, r + 1): the leading right singular vector of the residuals."""
+        vector = np.random.default_rng(0).standard_normal(len(placed.basis.factor))
+        for _ in range(POWERS):
+            vector = self.over(work.residual_gram, *placed.shared, self.publish(vector))[:, 0]
+            vector /= max(float(np.linalg.norm(vector)), np.finfo(np.float64).tiny)
+        return np.column_stack([placed.basis.factor, vector])
+
     def _eliminated(self, block: Any, factor: Floats, ridge: float) -> _State:
         """Eliminate the rows from a factor."""
         placed = self.placed(block, factor, ridge)
@@ -227,6 +239,11 @@ def _settled(squares: list[float], power: float, goal: Goal) -> bool:
 def orthonormal(factor: Floats) -> Floats:
     """Return an orthonormal basis of the factor's span, C-contiguous; rows of 0 stay 0."""
     return np.ascontiguousarray(np.linalg.qr(factor)[0])
+
+
+def leverage(factor: Floats) -> Floats:
+    """Return the squared rows of an orthonormal basis of the factor's span, (n,)."""
+    return np.asarray(np.sum(orthonormal(factor) ** 2, axis=1))
 
 
 def by_column(blocks: NDArray[np.floating], tall: Floats) -> Floats:

@@ -22,6 +22,7 @@ LAYERS = (
         "selection",
         "parameters",
         "progress",
+        "recovering",
         "recovery",
         "projection",
         "certificate",

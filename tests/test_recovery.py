@@ -21,6 +21,7 @@ from rfmdist.cores import Core, core, counted
 from rfmdist.engine import elimination
 from rfmdist.engine import run as running
 from rfmdist.engine.elimination import Block
+from rfmdist.engine.plan import make_plan
 from rfmdist.engine.run import InProcess
 from rfmdist.errors import InputError
 from rfmdist.features.factored import FactoredFeatures
@@ -154,6 +155,19 @@ def test_the_gradient_is_the_objective_s(rng: np.random.Generator) -> None:
     assert change == pytest.approx(-2 * np.vdot(slope.right, direction), rel=1e-6)
 
 
+def test_a_factor_is_deflated(rng: np.random.Generator) -> None:
+    """The column that is added is the leading right singular vector of the residuals within the block."""
+    values, factor = oracles.sparse_problem(rng, 30, 20), rng.normal(size=(20, 3))
+    rows, columns = rng.random(30) < 0.8, rng.random(20) < 0.8
+    inside = np.where(rows[:, None] & columns, values, np.nan)
+    inside[~np.isnan(inside)] += 5 * np.outer(rng.normal(size=30), rng.normal(size=20))[~np.isnan(inside)]
+    over, targets = passes(np.where(np.isnan(inside), values, inside))
+    found = over.deflated(over.placed(over.publish(Block.of(targets, rows, columns)), factor, 0.1))
+    leading = np.linalg.svd(eliminated(inside, factor, 0.1)[2])[2][0]
+    assert np.array_equal(found[:, :3], factor)
+    assert abs(found[:, 3] @ leading) == pytest.approx(1, abs=1e-6)
+
+
 def test_a_block_s_levels_choose_its_entries(rng: np.random.Generator) -> None:
     """An entry belongs to a block if its column came in no later than its row; what is outside has none."""
     values = oracles.sparse_problem(rng, 20, 15)
@@ -217,6 +231,43 @@ def test_recovers(oversampling: float, seed: int) -> None:
     assert model.completion_.features.factor.dtype == np.float64
     assert {h.stage for h in model.history_} == {"search", "finish"}
     assert model.n_iter_ == len(model.history_)
+
+
+def ill_conditioned(oversampling: float, seed: int) -> tuple[Any, Any]:
+    """Give a matrix of rank 5 whose singular values fall to a hundredth, and which entries are observed."""
+    matrix, mask = problem(300, 250, 5, oversampling, seed)
+    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    return left[:, :5] * np.geomspace(100, 1, 5) @ right[:5], mask
+
+
+@pytest.mark.parametrize(("oversampling", "seed"), [(1.4, 0), (1.4, 1), (1.25, 2)])
+def test_recovers_a_condition_number_of_100(oversampling: float, seed: int) -> None:
+    """Directions too weak for the search to show are found in what the others leave: the rank is the true one."""
+    matrix, mask = ill_conditioned(oversampling, seed)
+    model = LinRFM(noise=0).fit(observe(matrix, mask))
+    assert model.certificate_.certified
+    assert model.rank_ == 5
+    assert error(model, matrix) < 1e-6
+
+
+@pytest.mark.parametrize("deflations", [0, 4])
+def test_a_finish_raises_its_rank(monkeypatch: pytest.MonkeyPatch, deflations: int) -> None:
+    """A finish from the three strongest directions of five ends at all five, if and only if it may add some."""
+    monkeypatch.setattr(recovery, "DEFLATIONS", deflations)
+    matrix, mask = ill_conditioned(1.6, 0)
+    observations, nothing = observe(matrix, mask), Offsets(0.0, np.zeros(300), np.zeros(250))
+    targets = Targets(observations, nothing, 1.0, np.dtype(np.float64), keep_bytes=1 << 24)
+    run, plan = InProcess(Threads(1)), make_plan(observations, "float64")
+    rule = recovery.Recovery(LinRFM(noise=0), targets, plan, run, 0.0, lambda _: False)
+    found = rule.finish(np.ascontiguousarray(np.linalg.svd(matrix)[2][:3].T))
+    assert (found.certificate.rank if found else None) == (5 if deflations else None)
+
+
+def test_a_given_rank_is_not_raised() -> None:
+    """What a fit of the rank that was given leaves is not looked at for more."""
+    with pytest.warns(UserWarning, match="no matrix of low rank could be certified"):
+        model = LinRFM(noise=0, rank=4, max_iter=40).fit(observe(*ill_conditioned(2.0, 0)))
+    assert not model.certificate_.certified
 
 
 @pytest.mark.slow

@@ -165,6 +165,16 @@ def curvature(group: Group, block: Block, basis: Basis, direction: Floats, threa
     return total
 
 
+def residual_gram(group: Group, block: Block, basis: Basis, vector: Floats, threads: Threads) -> Floats:
+    """Return R'R v, (n, 1), with R (m, n) the residuals, 0 where the block has no entry, and v the ``vector`` (n,)."""
+    total = np.zeros((len(vector), 1))
+    for part, solved in basis.parts(group, block, threads):
+        height, products = part.stop - part.start, solved.residual * vector[part.indices]
+        by_row = np.asarray(np.bincount(part.rows - part.start, products, height), np.float64)[:, None]
+        _scatter(part, solved.residual, by_row, total, threads)
+    return total
+
+
 def normal_equations(group: Group, block: Block, basis: Basis, beyond: Block, threads: Threads) -> Partial:
     """Return Σ y_iq b_i and Σ b_i b_i' over the entries of the block ``beyond``, rows solved from ``block``'s."""
     total = _zero(basis)
