@@ -10,9 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rfmdist.engine import elimination as work
 from rfmdist.engine.elimination import Floats
+from rfmdist.features.protocol import Partial
 from rfmdist.projection import Placed, Projection, by_column
 
+UNEVEN = 1e-4
+"""Share of its own squares that a row or column may be left with: an error of 1 %."""
+NOTHING = 1e-12
+"""Squares, in those of a typical row or column, that count as none: rows of zeros are fitted to rounding."""
 SOFT = 1e-6
 """Stiffness below which a direction can be moved. Right fits at 1.05 times the degrees of freedom have 3e-4 and more;
 flexible ones fall on until the ridge holds them, at 1e-8."""
@@ -62,6 +68,14 @@ class Certificate:
             f"certified: rank {self.rank} fits {self.entries:,} entries of {self.rows:,} rows and {self.columns:,}"
             f" columns with {self.freedom:,} degrees of freedom, to {self.residual:.1e} of the values{error}"
         )
+
+
+def even(passes: Projection, placed: Placed) -> bool:
+    """Whether each row and column of the block is fitted, not only those whose values are large."""
+    total: Partial = passes.over(work.leftovers, *placed.shared)
+    of_rows = (np.concatenate(part) for part in zip(*total.rows, strict=True))
+    sides = ((total.sums["left"], total.sums["squares"]), tuple(of_rows))
+    return all(bool((left <= UNEVEN * squares + NOTHING * squares.mean()).all()) for left, squares in sides)
 
 
 def rigid(passes: Projection, placed: Placed) -> bool:

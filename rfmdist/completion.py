@@ -163,7 +163,10 @@ class Completion:
             fits = np.shape(rows) == np.shape(columns) == observed.shape and observed.size > 0
             if not fits or not np.isfinite(observed).all():
                 raise InputError("rows, columns and values must be of one length, and the values finite numbers")
-            return Scores.of(self.predict(rows, columns, codes=codes), observed)
+            scores = Scores.of(self.predict(rows, columns, codes=codes), observed)
+            if not scores.count:
+                raise InputError("none of these entries is determined by what was observed: there is nothing to score")
+            return scores
         with executor(client) as run:
             scores = self.score_role(Role.TEST, run)
         if not scores.count:

@@ -24,8 +24,9 @@ DENSE = 0.8
 """Share of the entries that a denser core must keep to be fitted first: its fit is surer, the next starts from it."""
 DENSER = (2, 3, 4, 5)
 """Entries above the rank that such a core's rows and columns have at least; twice the rank is tried too."""
-MARGIN = 1.02
-"""Entries over degrees of freedom beyond which an exact fit is no accident."""
+MARGIN, LEAST = 0.02, 20
+"""Entries beyond the degrees of freedom, as a share of these and in number, from which an exact fit is no accident: a
+block of 164 entries with 153 degrees of freedom was fitted to 1e-6 by a wrong matrix."""
 
 
 class Core(NamedTuple):
@@ -41,7 +42,7 @@ class Core(NamedTuple):
 
     def exceeds(self, rank: int) -> bool:
         """Whether the entries are enough for an exact fit of that rank to mean something."""
-        return self.entries > MARGIN * self.freedom(rank)
+        return self.entries - self.freedom(rank) > max(MARGIN * self.freedom(rank), LEAST, 2 * rank)
 
 
 def core(passes: Projection, targets: Any, within: Core, least: int) -> Core:
@@ -105,7 +106,8 @@ def extended(
     # Along the rows' own directions what a typical row or column adds is known by r numbers.
     factor = np.ascontiguousarray(basis.factor @ np.linalg.eigh(solved.T @ solved)[1])
     rows = np.where(inside.rows, 0, -1).astype(np.int16)
-    columns = np.where(inside.columns, 0, OUT).astype(np.int16)
+    columns = np.where(_pinned(passes, shared, placed, inside), 0, OUT).astype(np.int16)
+    factor[columns == OUT] = 0
     for level in range(1, OUT):
         there = columns < OUT
         counts = counted(passes, shared, rows >= 0, there)
@@ -122,6 +124,18 @@ def extended(
         if not more.any():
             break
     return orthonormal(factor), there
+
+
+def _pinned(passes: Projection, shared: Any, placed: Placed, inside: Core) -> Mask:
+    """Which columns of the block their entries pin down in all directions; in others the fit is one of many."""
+    solved, grams = all_rows(passes, placed), passes.slope(placed).grams
+    squares, turn = np.linalg.eigh(solved.T @ solved)
+    typical = np.maximum(squares, 0) / max(int(np.count_nonzero(inside.rows)), 1)
+    counts = counted(passes, shared, inside.rows, inside.columns).by_column
+    pivots, nothing = np.empty(len(grams)), np.zeros(grams.shape[:2])
+    turned = np.ascontiguousarray(turn.T @ grams @ turn)
+    solve_columns(turned, nothing, typical, counts, 1.0, nothing.copy(), pivots)
+    return inside.columns & (pivots > PIVOT)
 
 
 def _solved_columns(

@@ -98,7 +98,8 @@ class LinRFM(Estimator):
         low-rank as they stand want None. With factored features they are fitted anew with every solve, jointly
         with its coefficients. Stored offsets are used as they are: fit them on training entries alone.
     clip : "auto", (low, high) or None, default "auto"
-        Range of predictions. "auto" takes the values' range if both ends are met again and again, as with ratings.
+        Range of predictions. "auto" takes the values' range if both ends are met again and again, as with ratings,
+        and none for a matrix that is recovered.
     dtype : {"float32", "float64"}, default "float32"
         Of solves and products; sums over rows are float64 either way. float32 is twice as fast and its rounding
         is far below the noise of ratings; recovery beyond 1e-5 needs float64.

@@ -19,7 +19,6 @@ from rfmdist.kernels.threads import one_blas_thread
 from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.offsets import fit_offsets
 from rfmdist.observations.store import Observations
-from rfmdist.observations.summary import summarize
 from rfmdist.observations.targets import Targets
 from rfmdist.progress import Iteration
 from rfmdist.recovery import Recovered, Recovery
@@ -96,7 +95,7 @@ def _targets(model: LinRFM, observations: Observations, plan: Plan, roles: froze
         offsets = fit_offsets(observations, "global", roles=roles)
     if offsets is None:
         raise InputError(f"{observations.name}: no offsets are stored; store some or choose offsets=None")
-    clip = summarize(observations, roles).bounds if model.clip == "auto" else model.clip
+    clip = None if model.clip == "auto" else model.clip  # the matrix is known beyond what was seen of it
     scored = frozenset({Role.VALIDATION}) - roles
     dtype = np.dtype(np.float64)
     unscaled = Targets(observations, offsets, 1.0, dtype, roles, scored, clip, keep_bytes=plan.kept_bytes)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rfmdist.certificate import Certificate, rigid
+from rfmdist.certificate import Certificate, even, rigid
 from rfmdist.completion import Completion
 from rfmdist.cores import Core, all_rows, cores, counted, determined_rows, extended
 from rfmdist.engine import work
 from rfmdist.engine.elimination import Basis, Block, Floats
-from rfmdist.engine.plan import FACTORED_ENTRIES, Plan, equal_groups
+from rfmdist.engine.plan import FACTORED_ENTRIES, Plan, equal_groups, most_recovered
 from rfmdist.engine.run import Executor
 from rfmdist.features.augmented import Extras
 from rfmdist.features.factored import FactoredFeatures
@@ -56,6 +56,8 @@ NEAR, LESS, DEFLATIONS = 1e-2, 0.5, 4
 """Share of the squares that a stalled fit may leave for its rank to be raised by one, and of what the fit before it
 left, and how often that is done. Condition number 100 at 1.2 times the freedom: 17 of 20 recovered, 1 of 8 without;
 0.1 and 1e-3 for the first do as well."""
+UNEXPLAINED = 0.2
+"""Share of the values' squares beyond the noise's that such a fit may leave in entries held out."""
 AGAIN = 4.0
 """A repeated fit may leave this many times the share of the squares that the first one left."""
 
@@ -97,7 +99,7 @@ class Recovery:
     tell : callable
         Is given an `Iteration` and answers whether to stop.
     error : float, default 0
-        A held-out error below which a fit is accepted whatever the noise is.
+        A held-out error that is to be beaten; without noise it asks for one to be measured.
     known : Certificate, optional
         Of a fit to fewer entries, which this one only repeats: nothing is judged anew.
     """
@@ -159,7 +161,9 @@ class Recovery:
     def _caps(self) -> tuple[int, int]:
         """Columns of U to begin with and at most; twice a rank that was given, since ranks up to half are tried."""
         rank = self.model.rank
-        return (2 * rank, 2 * rank) if isinstance(rank, int | np.integer) else (CAP, MOST_CAP)
+        if isinstance(rank, int | np.integer):
+            return 2 * rank, 2 * rank
+        return CAP, max(CAP, min(MOST_CAP, 2 * most_recovered(*self.targets.observations.shape)))
 
     def _could_certify(self, rank: int) -> bool:
         """Whether the entries could determine a matrix of that rank at all."""
@@ -250,6 +254,8 @@ class Recovery:
             bare = ridge * RIDGE / self._goal(certificate.rank).ridge
             if not rigid(self.passes, self.passes.placed(placed.block, placed.basis.factor, bare)):
                 return None
+        if not self.noise and not even(self.passes, placed):
+            return None
         factor, columns = self._extended(placed, inside, spare=0)
         features = _features(factor, columns)
         rows = determined_rows(self.passes, self.side.published, features)
@@ -289,13 +295,15 @@ class Recovery:
     def _certificate(self, inside: Core, descent: Descent, factor: Floats, columns: Mask) -> Certificate:
         """Judge a fit: by the entries it fits exactly, or with noise by those held out."""
         rank, error = factor.shape[1], float("nan")
-        exact = descent.left < CERTIFIED if not self.noise else False
+        spare = inside.entries - inside.freedom(rank)  # noise is fitted but for its share in these
+        exact = descent.left * inside.entries < CERTIFIED * spare if not self.noise else False
         if self.known is not None:
-            exact, error = descent.left < AGAIN * self.known.residual**2, self.known.held_out
+            enough = AGAIN * self.known.residual**2
+            exact, error = exact or descent.left < enough, self.known.held_out
         elif self.noise or self.error:
             scores = self._held_out(factor, columns, descent.placed.basis.ridge)
-            error, limit = scores.rmse, min(HELD_OUT * self.noise, self.noise + HELD_OUT_MORE) * self.targets.unit
-            exact |= scores.count >= ENOUGH_HELD_OUT and (scores.mae < limit or error < self.error)
+            error = scores.rmse
+            exact |= scores.count >= ENOUGH_HELD_OUT and scores.mae < self._limit() * self.targets.unit
         return Certificate(
             exact and inside.exceeds(rank),
             rank,
@@ -306,6 +314,16 @@ class Recovery:
             int(np.count_nonzero(inside.columns)),
             error,
         )
+
+    def _limit(self) -> float:
+        """Mean absolute held-out error, in units of the values, below which a fit with noise is right; 0 without.
+
+        It also explains four fifths of what is not noise: where there is little else a bound by the noise says nothing.
+        """
+        if not 0 < self.noise < 1:
+            return 0.0
+        explained = np.sqrt(2 / np.pi * (self.noise**2 + UNEXPLAINED * (1 - self.noise**2)))
+        return float(min(HELD_OUT * self.noise, self.noise + HELD_OUT_MORE, explained))
 
     def _held_out(self, factor: Floats, columns: Mask, ridge: float) -> Scores:
         """Scores of the validation entries that the fit determines."""

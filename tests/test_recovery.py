@@ -530,7 +530,7 @@ REFUSED = [
         }.items()
     ],
     ({"noise": 0, "offsets": "stored"}, "no offsets are stored"),
-    ({"noise": 0.1, "validation_fraction": 0}, "no validation entries to choose settings by"),
+    ({"noise": 0.1, "validation_fraction": 0}, "no validation entries to judge"),
 ]
 
 
@@ -575,3 +575,67 @@ def test_gaps_show_the_rank() -> None:
         gaps = Gaps()
         assert [gaps.rank(singular, 3) for _ in range(6)] == [0, 0, 0, rank, 0, 0]
         assert gaps.tried == rank
+
+
+# ---- certificates that were once wrong ------------------------------------------------------------------------
+
+
+def hard(seed: int) -> tuple[Any, Any]:
+    """Give a small matrix and it with few entries seen: factors of few values, uneven patterns, a row that is huge."""
+    rng, kind = np.random.default_rng(seed), seed % 6
+    m, n = int(rng.integers(5, 120)), int(rng.integers(5, 120))
+    rank = min(int(rng.integers(1, 6)), m - 1, n - 1)
+    left, right = rng.normal(size=(m, rank)), rng.normal(size=(rank, n))
+    if kind == 1:
+        left, right = (rng.integers(-1, 2, size=part.shape).astype(float) for part in (left, right))
+    if kind == 2:
+        left = left * np.logspace(0, -3, rank)
+    full, share = left @ right, rng.choice([0.9, 1.05, 1.2, 1.5, 2.5])
+    chance = np.ones((m, n))
+    if kind == 3:
+        chance = np.outer(rng.gamma(0.5, 1, m), rng.gamma(0.5, 1, n)) + 1e-9
+    if kind == 4:  # two blocks that hardly meet
+        chance = np.where((np.arange(m) < m // 2)[:, None] == (np.arange(n) < n // 2), 1.0, 0.02)
+    if kind == 5:
+        full[rng.integers(0, m)] *= 1e4
+    count = min(int(share * rank * (m + n - rank)), m * n - 1)
+    order = np.argsort((rng.exponential(size=(m, n)) / chance).ravel())
+    seen = np.full(m * n, np.nan)
+    seen[order[:count]] = full.ravel()[order[:count]]
+    return full, seen.reshape(m, n)
+
+
+@pytest.mark.filterwarnings("ignore:no matrix of low rank")
+@pytest.mark.parametrize("seed", [5, 17, 29, 36, 55, 115, 125, 144, 205, *range(40, 52)])
+def test_what_is_certified_is_right(seed: int) -> None:
+    """Wherever a certificate is given, all that is told to be determined is right to 5 % of the values' deviation."""
+    full, seen = hard(seed)
+    model = LinRFM(noise=0, random_state=seed % 3).fit(oracles.as_sparse(seen))
+    assert model.certificate_ is not None
+    if model.certificate_.certified:
+        found = model.completion_.predict_block().compute()
+        size = np.maximum(np.abs(full), full.std(axis=1, keepdims=True))
+        assert np.nanmax(np.abs(found - full) / np.where(size > 0, size, 1)) < 0.05
+
+
+def test_values_beyond_those_seen_are_not_clipped(rng: np.random.Generator) -> None:
+    """Of a product of whole numbers only entries up to 20 are seen, again and again; those above are found."""
+    full = np.outer(rng.integers(1, 6, 60), rng.integers(1, 6, 50)).astype(float)
+    seen = np.where((full <= 20) & (rng.random(full.shape) < 0.5), full, np.nan)
+    model = LinRFM(noise=0).fit(oracles.as_sparse(seen))
+    assert model.certificate_ is not None
+    assert model.certificate_.certified
+    found = model.completion_.predict_block().compute()
+    assert full.max() == 25
+    assert np.nanmax(np.abs(found - full)) < 1e-3
+
+
+@pytest.mark.parametrize("noise", [0.8, 2.0])
+def test_little_but_noise_is_not_certified(rng: np.random.Generator, noise: float) -> None:
+    """Where noise is most of the values the usual fit stands, with one sentence."""
+    full = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 150)) * 0.4 + noise * rng.normal(size=(200, 150))
+    seen = np.where(rng.random(full.shape) < 0.1, full, np.nan)
+    with pytest.warns(UserWarning, match="could be certified"):
+        model = LinRFM(noise=noise, max_iter=40).fit(oracles.as_sparse(seen))
+    assert model.certificate_ is None
+    assert np.isfinite(model.completion_.predict_block().compute()).all()

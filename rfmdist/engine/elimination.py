@@ -165,6 +165,21 @@ def curvature(group: Group, block: Block, basis: Basis, direction: Floats, threa
     return total
 
 
+def leftovers(group: Group, block: Block, basis: Basis, threads: Threads) -> Partial:
+    """Return the sums of squares of residuals and of values: of each column, (n,), and of each row in their order."""
+    n = len(basis.factor)
+    total = Partial({"left": np.zeros(n), "squares": np.zeros(n)})
+    for part, solved in basis.parts(group, block, threads):
+        places, parts = part.rows - part.start, (("left", solved.residual), ("squares", part.values))
+        by_row = []
+        for name, values in parts:
+            squares = np.square(values, dtype=np.float64)
+            total.sums[name] += np.bincount(part.indices, squares, n)
+            by_row.append(np.bincount(places, squares, part.stop - part.start))
+        total.rows.append(tuple(by_row))
+    return total
+
+
 def residual_gram(group: Group, block: Block, basis: Basis, vector: Floats, threads: Threads) -> Floats:
     """Return R'R v, (n, 1), with R (m, n) the residuals, 0 where the block has no entry, and v the ``vector`` (n,)."""
     total = np.zeros((len(vector), 1))

@@ -39,6 +39,8 @@ COLUMNS_ONLY_ITERATIONS = 3.0
 """Iterations that one side takes for each of both sides', without noise (`scripts/recovery.py`)."""
 KEPT_SHARE = 0.25
 """Share of the free memory that blocks read once may take, rather than be read at each iteration."""
+RECOVERED_COPIES = 6
+"""Arrays of n × r × r that a recovery's finish holds at once."""
 RANK, MOST_RANK = 32, 128
 """For rank "auto": what flops are counted for, and what memory must hold."""
 
@@ -226,6 +228,12 @@ def _peak_bytes(n: int, itemsize: int, form: Form, power: float, groups: int, sl
     update += 4 * sums if form == "gram" else 0  # P, the total mirrored, the panels and their matrix, in float64
     update += 3 * features if power > 0.5 else 0  # a square, the panels and their matrix
     return kept + max(partials + slab + solves, update) + BLOCK_BYTES
+
+
+def most_recovered(m: int, n: int) -> int:
+    """Return the greatest rank at which half the free memory holds a recovery's r × r systems of rows and columns."""
+    free = psutil.virtual_memory().available / 2
+    return int(np.sqrt(free / 8 / (RECOVERED_COPIES * n + 2 * m)))
 
 
 def check_memory(plan: Plan, free: int) -> None:
