@@ -318,7 +318,8 @@ def test_verbose_prints_a_line_an_iteration(values: Any, capsys: pytest.CaptureF
     LinRFM(**{**FIXED, "validation_fraction": 0.2}, max_iter=2, verbose=1).fit(oracles.as_sparse(values))
     out, err = capsys.readouterr()
     assert not out
-    assert len(err.splitlines()) == 4
+    assert len(err.splitlines()) == 1 + 4
+    assert err.startswith("choosing takes at most ")
     assert re.search(r"fitting +1/2 +ridge 0.1 .*validation RMSE \d\.\d+", err)
 
 

@@ -31,7 +31,7 @@ class Verb(TyperCommand):
         defaults = _python_defaults(str(self.name))
         for option in self.params:
             name = RENAMED.get((str(self.name), str(option.name)), option.name)
-            if option.default is None and defaults.get(str(name)) is not None:
+            if option.default is None and defaults.get(str(name)) not in (None, ()):
                 option.default = defaults[str(name)]
         super().format_help(ctx, formatter)
 
