@@ -62,6 +62,7 @@ def store_facts(path: Path) -> dict[str, Any]:
 def fit_facts(model: LinRFM, output: Path) -> dict[str, Any]:
     """Return the settings a fit chose and how it went; test entries were not looked at."""
     rows, columns = model.completion_.shape
+    bare = model.certificate_ is not None and model.noise != "auto" and model.offsets != "stored"
     return {
         "completion": str(output),
         "rows": rows,
@@ -75,8 +76,7 @@ def fit_facts(model: LinRFM, output: Path) -> dict[str, Any]:
         "floor": float(model.floor),
         "replacement": float(model.replacement_),
         **model.extras_._asdict(),
-        "offsets": model.offsets if model.certificate_ is None or model.offsets == "stored" else None,
-        **({} if model.certificate_ is None else {"certificate": str(model.certificate_)}),
+        "offsets": None if bare else model.offsets,
         "clip": model.completion_.targets.clip,
         "dtype": model.completion_.targets.dtype.name,
         "certificate": None if model.certificate_ is None else str(model.certificate_),
