@@ -125,7 +125,8 @@ class Choice:
 
     def _trial(self, settings: Settings, like: Result | None = None) -> Result:
         """A coarse path until the error rises, or just beyond where that ``like`` which it is was at its best."""
-        schedule, rank = ridge_schedule(self.model.ridge, self.model.dtype, TRIAL_FACTOR), min(START_RANK, self._cap)
+        schedule = ridge_schedule(self.model.ridge, self.model.dtype, TRIAL_FACTOR)
+        rank = self.plan.rank if self.plan.features == "dense" else min(START_RANK, self._cap)
         limit = TRIAL_ITERATIONS if like is None else len(like.points) + MORE_ITERATIONS
         wait = np.inf if like is None else WAIT * like.points[-1].ridge
         patience = PATIENCE if like is None else 1

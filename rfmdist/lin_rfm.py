@@ -253,9 +253,6 @@ class LinRFM(Estimator):
         self.n_features_in_ = observations.shape[1]
         self.plan_ = self._plan(observations)
         check_extras(self, self.plan_)
-        for axis, names in (("rows", self.row_table), ("columns", self.column_table)):
-            if names:  # an unknown name is refused now, not after the trials
-                observations.table(axis, names)
         if client is not None:  # each worker keeps the blocks of the groups it is sent
             workers = max(1, len(client.ncores()))
             self.plan_ = replace(self.plan_, kept_bytes=self.plan_.kept_bytes // workers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from rfmdist.observations.frames import Axis
 from rfmdist.observations.kept import passes
 from rfmdist.observations.offsets import SWEEPS, fit_offsets
 from rfmdist.observations.scales import fit_scales
-from rfmdist.observations.side import side_columns
+from rfmdist.observations.side import side_columns, standardised
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import summarize
 from rfmdist.observations.targets import Targets
@@ -53,8 +53,16 @@ class Side:
 class Known:
     """What is known of the entries of ``roles`` before any is solved; gathered once, when it is asked for."""
 
-    def __init__(self, model: LinRFM, observations: Observations, roles: frozenset[Role], exact: bool) -> None:
+    def __init__(
+        self,
+        model: LinRFM,
+        observations: Observations,
+        roles: frozenset[Role],
+        exact: bool,
+        tables: tuple[NDArray[np.float64], NDArray[np.float64]],
+    ) -> None:
         self.model, self.observations, self.roles, self.exact = model, observations, roles, exact
+        self.tables = tables
 
     @cached_property
     def offsets(self) -> Offsets:
@@ -81,14 +89,9 @@ class Known:
         for block in passes(self.observations, self.roles):
             of_rows[block.start : block.stop] = np.diff(block.indptr)
             of_columns += np.bincount(block.indices, minlength=n)
-        columns = _margin(of_columns, self.offsets.columns, self._table("columns", self.model.column_table))
-        return columns, _margin(of_rows, self.offsets.rows, self._table("rows", self.model.row_table))
-
-    def _table(self, axis: Axis, names: Sequence[str]) -> NDArray[np.float64]:
-        """The user's side columns; pandas, which reads them, is not imported for none."""
-        if not names:
-            return np.empty((self.observations.shape[axis == "columns"], 0))
-        return side_columns(self.observations, axis, names)
+        about_columns, about_rows = self.tables
+        columns = _margin(of_columns, self.offsets.columns, about_columns)
+        return columns, _margin(of_rows, self.offsets.rows, about_rows)
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,11 @@ class Preparation:
     def __init__(self, model: LinRFM, observations: Observations, plan: Plan, run: Executor, validated: bool) -> None:
         self.model, self.observations, self.plan, self.run = model, observations, plan, run
         self.validated = validated
+        # Read once, and before any trial: an unknown name is refused at once.
+        self._tables = (
+            _table(observations, "columns", model.column_table),
+            _table(observations, "rows", model.row_table),
+        )
         self._key: tuple[frozenset[Role], float] | None = None
         self._known: Known | None = None
         self._start: Start | None = None
@@ -127,7 +135,7 @@ class Preparation:
         if self._start is None or self._key != (roles, row_scale):
             self.release()
             if self._known is None or self._known.roles != roles:
-                self._known = Known(self.model, self.observations, roles, self.plan.features == "dense")
+                self._known = Known(self.model, self.observations, roles, self.plan.features == "dense", self._tables)
             self._start, self._key = self._made(self._known, row_scale), (roles, row_scale)
         return self._start
 
@@ -177,12 +185,11 @@ class Preparation:
 
 def _margin(counts: NDArray[np.float64], offsets: NDArray[np.float64], table: NDArray[np.float64]) -> Margin:
     """Counts, and as side columns their logarithm, the offsets and the user's own (RATINGS (4))."""
-    columns = [*_standard(np.log(counts + COUNT_START)), *_standard(offsets)]
+    told = (standardised(values) for values in (np.log(counts + COUNT_START), offsets))
+    columns = [column for column in told if column is not None]
     return Margin(counts, np.column_stack([*columns, TABLE_WEIGHT * table]).astype(np.float32))
 
 
-def _standard(values: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """The values less their mean, of deviation 1; nothing where they are all alike."""
-    deviation = float(values.std()) if len(values) else 0.0
-    if deviation > 0:
-        yield (values - values.mean()) / deviation
+def _table(observations: Observations, axis: Axis, names: Sequence[str]) -> NDArray[np.float64]:
+    """The user's side columns; pandas, which reads them, is not imported for none."""
+    return side_columns(observations, axis, names) if names else np.empty((observations.shape[axis == "columns"], 0))

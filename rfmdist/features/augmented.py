@@ -110,9 +110,9 @@ class AugmentedFeatures(FactoredFeatures):
         return cls(*start, companion=companion, margins=margins, extras=extras)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Send the spectrum along: where eigenvalues are alike, another process would find other eigenvectors."""
+        """Send along what is made once: where eigenvalues are alike, another process would find other eigenvectors."""
         with one_blas_thread():
-            _ = self._spectrum
+            _ = self._spectrum, self._means
         return self.__dict__
 
     @property
@@ -135,6 +135,23 @@ class AugmentedFeatures(FactoredFeatures):
         base[: self.companion.shape[1]] = np.square(self.companion, dtype=np.float64).sum(axis=0)
         return base
 
+    @cached_property
+    def _count_weights(self) -> NDArray[np.float64]:
+        """1 / sqrt(q + k) of each column, (n,)."""
+        return np.asarray(1 / np.sqrt(self.margins[0].counts + COUNT_DAMPING))
+
+    @cached_property
+    def _means(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What X's rank-one part takes from an entry's row of U, and of U2: blocks share them, n × r each to make."""
+        return self._mean(self.factor), self._mean(self.companion)
+
+    def _mean(self, of: NDArray[Any]) -> NDArray[Any]:
+        """Mean over all entries of u_j / sqrt(q_j + k), for the rows u_j of ``of`` (n, any)."""
+        weights, mean = self.margins[0].counts * self._count_weights, np.zeros(of.shape[1])
+        for top, bottom in spans(len(of), TALL):
+            mean += weights[top:bottom] @ of[top:bottom].astype(np.float64, copy=False)
+        return (mean / max(self._total, 1)).astype(self.factor.dtype)
+
     # ---- a block of rows --------------------------------------------------------------------------------------
 
     def _ridges(self, block: RowBlock, step: Step) -> NDArray[np.float64]:
@@ -150,24 +167,19 @@ class AugmentedFeatures(FactoredFeatures):
         pulls = threads.scratch("pulls", (block.stop - block.start, self.rank), self.factor.dtype)
         learned = self.companion.shape[1]
         pulls[:, learned:] = 0
-        pulls[:, :learned] = self._indicators(block, self.companion, threads)
+        pulls[:, :learned] = self._indicators(block, self.companion, self._means[1], threads)
         return pulls
 
-    def _indicators(self, block: RowBlock, of: NDArray[Any], threads: Threads) -> NDArray[Any]:
-        """The block's rows of X times ``of``, n × any.
+    def _indicators(self, block: RowBlock, of: NDArray[Any], mean: NDArray[Any], threads: Threads) -> NDArray[Any]:
+        """The block's rows of X times ``of``, n × any, whose `_mean` is given.
 
         X_ij = c sqrt(N) (1[ij observed] - p_i q_j / N) / sqrt((p_i + k)(q_j + k)). So a row is c sqrt(N / (p + k))
         times the sum, over its entries, of u_j / sqrt(q_j + k) less its mean over all entries: the rank-one part
         costs nothing.
         """
-        counts, dtype = self.margins[0].counts, self.factor.dtype
-        weights = 1 / np.sqrt(counts + COUNT_DAMPING)
-        mean = np.zeros(of.shape[1])
-        for top, bottom in spans(len(of), TALL):
-            mean += (counts[top:bottom] * weights[top:bottom]) @ of[top:bottom].astype(np.float64, copy=False)
-        mean = (mean / max(self._total, 1)).astype(dtype)
+        dtype = self.factor.dtype
         out = threads.scratch("indicators", (block.stop - block.start, of.shape[1]), dtype)
-        data = block.indptr, block.indices, of, weights.astype(dtype), mean
+        data = block.indptr, block.indices, of, self._count_weights.astype(dtype), mean
         threads.map(lambda first, last: kernels.sum_rows(*data, first, last, out), block.pieces(PIECE_ENTRIES))
         scale = self.extras.indicators * np.sqrt(self._total / (np.diff(block.indptr) + COUNT_DAMPING))
         out *= scale.astype(dtype)[:, None]
@@ -193,7 +205,7 @@ class AugmentedFeatures(FactoredFeatures):
             return across, solution.intercepts.copy(), across[:, :0]
         damped = self.gram + INDICATOR_RIDGE * delta * np.eye(self.rank)
         basis = np.linalg.solve(damped, v) * ((g + step.replacement * delta) * inverse)
-        companion = self._indicators(block, self.factor, threads) @ basis.astype(dtype)
+        companion = self._indicators(block, self.factor, self._means[0], threads) @ basis.astype(dtype)
         return across, solution.intercepts.copy(), companion
 
     @cached_property

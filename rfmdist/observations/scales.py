@@ -50,27 +50,32 @@ class Scales:
 
     def for_rows(self, blocks: Iterable[RowBlock], offsets: Offsets) -> Scales:
         """Return the scales of other rows, with ``offsets`` of theirs, measured as these were."""
-        rows = np.ones(len(offsets.rows))
-        for block in blocks:
-            squares, counts = _squares(block, offsets), np.diff(block.indptr)
-            damped = (squares + DAMPING * self.variance) / ((counts + DAMPING) * self.variance)
-            rows[block.start : block.stop] = damped ** (self.power / 2)
+        rows = _damped(*_sums(blocks, offsets), self.variance, self.power)
         return replace(self, rows=rows, offsets=offsets)
 
 
 def fit_scales(blocks: Iterable[RowBlock], offsets: Offsets, power: float) -> Scales | None:
-    """Measure the scale of each row; ``blocks`` are gone through twice. None where nothing is left of the values."""
-    total, count = 0.0, 0
-    for block in blocks:
-        total += float(_squares(block, offsets).sum())
-        count += len(block.values)
+    """Measure the scale of each row. None where nothing is left of the values."""
+    squares, counts = _sums(blocks, offsets)
+    total = float(squares.sum())
     if not total > 0:
         return None
-    return Scales(np.ones(len(offsets.rows)), offsets, total / count, power).for_rows(blocks, offsets)
+    variance = total / float(counts.sum())
+    return Scales(_damped(squares, counts, variance, power), offsets, variance, power)
 
 
-def _squares(block: RowBlock, offsets: Offsets) -> NDArray[np.float64]:
-    """Sum of squares of each row's values less the offsets."""
-    left = block.values - offsets.of(block)
-    rows = np.repeat(np.arange(block.stop - block.start), np.diff(block.indptr))
-    return np.bincount(rows, left**2, block.stop - block.start).astype(np.float64, copy=False)
+def _sums(blocks: Iterable[RowBlock], offsets: Offsets) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum of squares of each row's values less the offsets, and their number."""
+    squares, counts = np.zeros(len(offsets.rows)), np.zeros(len(offsets.rows))
+    for block in blocks:
+        left, height = block.values - offsets.of(block), block.stop - block.start
+        counts[block.start : block.stop] = np.diff(block.indptr)
+        squares[block.start : block.stop] = np.bincount(block.rows - block.start, left**2, height)
+    return squares, counts
+
+
+def _damped(
+    squares: NDArray[np.float64], counts: NDArray[np.float64], variance: float, power: float
+) -> NDArray[np.float64]:
+    """Scales of rows; one without entries has 1."""
+    return np.asarray(((squares + DAMPING * variance) / ((counts + DAMPING) * variance)) ** (power / 2))

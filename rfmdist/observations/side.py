@@ -49,8 +49,8 @@ def side_columns(observations: Observations, axis: Axis, names: Iterable[str]) -
     """
     table = observations.table(axis, names)
     found = [column for name in table for column in _numbers(table[name], f"{observations.name}: the column {name!r}")]
-    standardised = [column for values in found if (column := _standardised(values)) is not None]
-    return np.column_stack([np.empty((len(table), 0)), *standardised])
+    usable = [column for values in found if (column := standardised(values)) is not None]
+    return np.column_stack([np.empty((len(table), 0)), *usable])
 
 
 def _numbers(column: pd.Series[Any], where: str) -> Iterator[NDArray[np.float64]]:
@@ -75,7 +75,7 @@ def _numbers(column: pd.Series[Any], where: str) -> Iterator[NDArray[np.float64]
         yield np.where(codes < 0, np.nan, codes == code)
 
 
-def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64] | None:
+def standardised(values: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Values of mean 0 and deviation 1 with 0 for NaN; None where all are the same or missing."""
     given = values[~np.isnan(values)]
     if not len(given) or given.min() == given.max():
