@@ -37,7 +37,12 @@ LAYERS = (
     {"errors", "machine"},
 )
 """From the top; a module may import its own layer and those below."""
-FOREIGN = {"distributed": {"engine", "cli"}, "numba": {"kernels"}, "cupy": {"kernels"}, "duckdb": {"observations"}}
+FOREIGN = {
+    "distributed": {"engine", "cli"},
+    "numba": {"kernels", "observations"},
+    "cupy": {"kernels"},
+    "duckdb": {"observations"},
+}
 """Libraries that only these parts may know."""
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
