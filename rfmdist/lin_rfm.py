@@ -258,7 +258,7 @@ class LinRFM(Estimator):
             self.plan_ = replace(self.plan_, kept_bytes=self.plan_.kept_bytes // workers)
         if self.verbose:
             print(f"choosing takes at most {self.choosing_bound:.1f} times as long as one fit", file=sys.stderr)
-        with executor(client) as run:
+        with executor(client, observations.scratch_folder()) as run:
             fit = Fit(self, observations, self.plan_, run)
             found = Choice(fit).recover()
             if isinstance(found, Recovered):

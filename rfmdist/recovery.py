@@ -203,11 +203,14 @@ class Recovery:
 
     def _half_step(self, side: _Side, features: FactoredFeatures, step: Step) -> tuple[Scores, FactoredFeatures]:
         """Solve one side; the features of the other have a largest singular value of 1 and no floor."""
-        shared = side.published, self.run.publish(features), step, self.slab_rows
+        size = side.targets.observations.shape[0]
+        shelf = self.run.shelf(size, 0)
+        shared = side.published, self.run.publish(features), step, self.slab_rows, shelf
         total = self.run.reduce(work.iterate, side.groups, *shared)
-        after = features.update(total, side.targets.observations.shape[0], step, 0.0, 1, self.run.map_panels)
-        size = float(np.sqrt(np.linalg.eigvalsh(after.gram)[-1]))
-        return total.scores, replace(after, factor=after.factor / size if size > 0 else after.factor, floor=0.0)
+        shelf.collect(total)
+        after = features.update(total, size, step, 0.0, 1, self.run.map_panels)
+        top = float(np.sqrt(np.linalg.eigvalsh(after.gram)[-1]))
+        return total.scores, replace(after, factor=after.factor / top if top > 0 else after.factor, floor=0.0)
 
     # ---- the finish ---------------------------------------------------------------------------------------------
 

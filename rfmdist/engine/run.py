@@ -7,19 +7,27 @@ bits in process and on any number of workers.
 
 from __future__ import annotations
 
+import pickle
+import uuid
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from operator import add
 from typing import Any, Protocol
 
+from rfmdist.engine.shelf import Files, Held, Returned, Shelf
 from rfmdist.errors import RfmdistError
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.machine import cores
+from rfmdist.observations.scratch import FiledValue, Scratch
 
 Group = tuple[int, int]
 FAN = 8
 """Branches of the tree at each level, summed one after another: 64 groups hold three sums at once, not seven."""
+FILED_BYTES = 1 << 25
+"""What is larger goes to workers through files: a gigabyte takes each of them a second, and the network nothing."""
 ATTEMPTS = 3
 """Times a step is sent anew after workers were lost together with data that only they held."""
 RESTART_SECONDS = 60
@@ -41,6 +49,14 @@ class Executor(Protocol):
         """Return ``function(panel, *shared)`` in the order of the panels; each is one thread's work."""
         ...
 
+    def shelf(self, height: int, nbytes: int) -> Shelf:
+        """Return where groups put the rows that they solve: ``height`` rows in all, about ``nbytes``."""
+        ...
+
+    def moved(self) -> int:
+        """Bytes that went from process to process so far."""
+        ...
+
 
 class InProcess:
     """Runs here, on this process's cores: groups one after another, threads within them."""
@@ -52,37 +68,63 @@ class InProcess:
         return value
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
-        if len(groups) == 1:
-            return function(groups[0], *shared, self._threads)
-        first, *others = _branches(groups)
-        total = self.reduce(function, first, *shared)
-        for branch in others:
-            total += self.reduce(function, branch, *shared)
-        return total
+        return self._tree(function, groups, None, shared)
 
     def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
         return self._threads.map(lambda panel: function(panel, *shared), [(panel,) for panel in panels])
 
+    def shelf(self, height: int, nbytes: int) -> Shelf:
+        return Held(height)
+
+    def moved(self) -> int:
+        return 0
+
+    def _tree(
+        self, function: Callable[..., Any], groups: Sequence[Group], following: Group | None, shared: Sequence[Any]
+    ) -> Any:
+        """Sum over ``groups``, after which ``following`` is next."""
+        if len(groups) == 1:
+            self._threads.following = following
+            return function(groups[0], *shared, self._threads)
+        branches, total = _branches(groups), None
+        for branch, after in zip_longest(branches, branches[1:]):
+            found = self._tree(function, branch, after[0] if after else following, shared)
+            if total is None:
+                total = found
+            else:
+                total += found
+        return total
+
 
 class Published:
-    """A value held here and, while a cluster keeps it, on its workers."""
+    """A value held here and, while a cluster keeps it, on its workers or in a file that they read."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
-        self.future: Any = None
+        self.handle: Any = None
 
 
 class OnClient:
     """Runs on the workers of a `distributed.Client`: a group or a panel is one pure task on one thread."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, scratch: Scratch | None = None) -> None:
+        self._client, self._scratch = client, scratch
+        self._sent = 0
 
     def publish(self, value: Any) -> Published:
         return Published(value)
 
+    def shelf(self, height: int, nbytes: int) -> Shelf:
+        if self._scratch is None or nbytes < FILED_BYTES:
+            return Returned()
+        return Files(self._scratch, f"rows-{uuid.uuid4().hex}")
+
+    def moved(self) -> int:
+        return self._sent + sum(self._client.run(_sent_by, on_error="ignore").values())
+
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
-        return self._computed(lambda handles: [self._tree(function, groups, handles)], shared)[0]
+        homes = dict(zip(groups, self._homes_of(len(groups)), strict=True))
+        return self._computed(lambda handles: [self._tree(function, groups, handles, homes)], shared)[0]
 
     def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
         def submit(handles: list[Any]) -> list[Any]:
@@ -90,16 +132,26 @@ class OnClient:
 
         return self._computed(submit, [self.publish(value) for value in shared])
 
-    def _group(self, function: Callable[..., Any], group: Group, handles: list[Any]) -> Any:
-        return self._client.submit(_run_group, function, group, *handles, pure=False)
+    def _homes_of(self, groups: int) -> list[str | None]:
+        """Where each group is best run: neighbours together, so that most sums move nothing, and each where it was
+        before, so that a worker finds the blocks that it keeps. Others may take it all the same.
+        """
+        threads = self._client.nthreads()
+        homes = [address for address in sorted(threads) for _ in range(threads[address])]
+        return [homes[k * len(homes) // groups] for k in range(groups)] if homes else [None] * groups
 
-    def _tree(self, function: Callable[..., Any], groups: Sequence[Group], handles: list[Any]) -> Any:
+    def _tree(
+        self, function: Callable[..., Any], groups: Sequence[Group], handles: list[Any], homes: dict[Group, str | None]
+    ) -> Any:
+        submit = self._client.submit
         if len(groups) == 1:
-            return self._group(function, groups[0], handles)
+            home = homes[groups[0]]
+            options = {} if home is None else {"workers": [home], "allow_other_workers": True}
+            return submit(_run_group, function, groups[0], *handles, pure=False, **options)
         first, *others = _branches(groups)
-        total = self._tree(function, first, handles)
+        total = self._tree(function, first, handles, homes)
         for branch in others:
-            total = self._client.submit(add, total, self._tree(function, branch, handles), pure=False)
+            total = submit(add, total, self._tree(function, branch, handles, homes), pure=False)
         return total
 
     def _computed(self, submit: Callable[[list[Any]], list[Any]], shared: Sequence[Any]) -> list[Any]:
@@ -125,7 +177,7 @@ class OnClient:
                 lost.__traceback__ = None
                 for value in shared:
                     if isinstance(value, Published):
-                        value.future = None
+                        value.handle = None
                 with suppress(TimeoutError):  # the next attempt then tells
                     self._client.wait_for_workers(1, timeout=RESTART_SECONDS)
         raise RfmdistError(f"the cluster lost its workers {ATTEMPTS} times in one step; see that they stay up")
@@ -134,16 +186,32 @@ class OnClient:
         """Return what stands for ``value`` in a task; large values are sent once, workers pass them on."""
         if not isinstance(value, Published):
             return value
-        if value.future is None:
-            value.future = self._client.scatter(value.value, hash=False)
-        return value.future
+        if value.handle is None:
+            buffers: list[pickle.PickleBuffer] = []
+            pickle.dumps(value.value, protocol=5, buffer_callback=buffers.append)
+            size = sum(buffer.raw().nbytes for buffer in buffers)
+            if self._scratch is not None and size >= FILED_BYTES:
+                value.handle = FiledValue.write(self._scratch, value.value)
+                weakref.finalize(value, self._scratch.remove, value.handle.name)
+            else:
+                value.handle = self._client.scatter(value.value, hash=False)
+                self._sent += size
+        return value.handle
 
 
 @contextmanager
-def executor(client: Any = None) -> Iterator[Executor]:
-    """Yield where to run: on the client's workers, or in process on all cores this process may use."""
+def executor(client: Any = None, folder: str | None = None) -> Iterator[Executor]:
+    """Yield where to run: on the client's workers, or in process on all cores this process may use.
+
+    What is large goes to the workers through files of ``folder``, which they see too; it is removed in the end.
+    """
     if client is not None:
-        yield OnClient(client)
+        scratch = None if folder is None else Scratch(folder)
+        try:
+            yield OnClient(client, scratch)
+        finally:
+            if scratch is not None:
+                scratch.remove()
         return
     with all_threads() as threads:
         yield InProcess(threads)
@@ -178,9 +246,20 @@ def _branches(groups: Sequence[Group]) -> list[Sequence[Group]]:
 
 def _run_group(function: Callable[..., Any], group: Group, *shared: Any) -> Any:
     with one_blas_thread():
-        return function(group, *shared, Threads(1))
+        return function(group, *map(_loaded, shared), Threads(1))
 
 
 def _run_panel(function: Callable[..., Any], panel: Any, *shared: Any) -> Any:
     with one_blas_thread():
-        return function(panel, *shared)
+        return function(panel, *map(_loaded, shared))
+
+
+def _loaded(value: Any) -> Any:
+    """The value itself, of one that lies in files what they hold."""
+    load = getattr(value, "loaded", None)
+    return value if load is None else load()
+
+
+def _sent_by(dask_worker: Any) -> int:
+    """Bytes that a worker has sent to others and to clients."""
+    return int(dask_worker.transfer_outgoing_bytes_total)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from rfmdist.engine.shelf import Shelf
 from rfmdist.features.protocol import Features, Partial, Scores, Step
 from rfmdist.kernels.threads import Threads
+from rfmdist.observations.blocks import RowBlock
+from rfmdist.observations.store import BLOCK_ROWS
 from rfmdist.observations.targets import Targets
 
 Group = tuple[int, int]
@@ -12,26 +17,33 @@ DENSE_ENTRIES = 1 << 22
 
 
 def iterate(
-    group: Group, targets: Targets, features: Features, step: Step, slab_rows: int, threads: Threads
+    group: Group, targets: Targets, features: Features, step: Step, slab_rows: int, shelf: Shelf, threads: Threads
 ) -> Partial:
     """Return the group's part of the AGOP, and the scores of the held-out entries under these features."""
     partial = features.zero(step)
-    for start, stop in targets.observations.ranges(group, rows=slab_rows):
-        block, held_out = targets.read(start, stop)
+    for block, held_out in _blocks(group, targets, slab_rows, threads):
         solution = features.solve(block, step, threads)
         features.accumulate(partial, block, solution, step, threads)
         if held_out is not None:
             found = features.predict(block, solution, held_out, threads)
             partial.scores += Scores.of(targets.predictions(held_out, found), held_out.values)
+    shelf.keep(group, partial)
     return partial
 
 
 def score(group: Group, targets: Targets, features: Features, step: Step, threads: Threads) -> Scores:
     """Return the scores of the group's entries that are scored and not fitted."""
     scores = Scores()
-    for start, stop in targets.observations.ranges(group):
-        block, held_out = targets.read(start, stop)
+    for block, held_out in _blocks(group, targets, BLOCK_ROWS, threads):
         if held_out is not None and len(held_out.values):
             found = features.predict(block, features.solve(block, step, threads), held_out, threads)
             scores += Scores.of(targets.predictions(held_out, found), held_out.values)
     return scores
+
+
+def _blocks(group: Group, targets: Targets, rows: int, threads: Threads) -> Iterator[tuple[RowBlock, RowBlock | None]]:
+    """Yield the group's blocks, each read while the one before is worked on; the last reads on into the next group."""
+    ranges = targets.observations.ranges(group, rows=rows)
+    beyond = targets.observations.ranges(threads.following, rows=rows)[:1] if threads.following else []
+    for now, upcoming in zip(ranges, [*ranges[1:], *beyond, None], strict=False):
+        yield targets.read(*now, upcoming)

@@ -21,13 +21,14 @@ from rfmdist.features.factored import (
     FactoredFeatures,
     Solution,
     Square,
+    congruent,
     tall_gram,
+    turned,
 )
 from rfmdist.features.power import PanelMap, spans
 from rfmdist.features.protocol import Partial, Step
 from rfmdist.kernels import factored as kernels
 from rfmdist.kernels.threads import Threads, one_blas_thread
-from rfmdist.machine import hand_back_memory
 from rfmdist.observations.blocks import RowBlock
 
 COUNT_DAMPING = 20.0
@@ -38,9 +39,6 @@ INDICATOR_RIDGE = 2.0
 """l: ridge of the indicators' own rows in units of that of the ratings' rows (RATINGS (1))."""
 LEAST_SHARE = 1e-9
 """Of the greatest eigenvalue: directions below it are kept that large, so that their inverse root is harmless."""
-
-LARGE = 1 << 24
-"""Bytes of a factor beyond which freed memory is handed back: that takes a few milliseconds."""
 
 
 class Extras(NamedTuple):
@@ -105,7 +103,9 @@ class AugmentedFeatures(FactoredFeatures):
         """Augment ``plain`` features; indicators' features begin at nothing, the first half step finds them."""
         companion = np.zeros((plain.size, plain.rank if extras.indicators else 0), plain.factor.dtype)
         size = extras.side_weight * float(np.sqrt(np.trace(plain.gram) / max(plain.size, 1)))
-        factor = _beside([plain.factor], np.eye(plain.rank), margins[0].side, size)
+        factor = plain.factor
+        if size:
+            factor = np.concatenate([factor, (size * margins[0].side).astype(factor.dtype)], axis=1)
         start = factor, plain.offsets, plain.shrinkage, plain.floor
         return cls(*start, companion=companion, margins=margins, extras=extras)
 
@@ -219,31 +219,72 @@ class AugmentedFeatures(FactoredFeatures):
 
     # ---- the update -------------------------------------------------------------------------------------------
 
+    def zero(self, step: Step) -> Partial:
+        found, dtype, e = super().zero(step), np.float64, self.margins[1].side.shape[1]
+        found.sums["mean"] = np.zeros(self.rank, dtype)
+        if self.extras.side_weight:
+            found.sums["side"] = np.zeros((self.rank, e), dtype)
+        if self.extras.indicators:
+            found.sums |= {"below": np.zeros((self.rank, self.rank), dtype), "mean below": np.zeros(self.rank, dtype)}
+        return found
+
+    def _sum_across(self, partial: Partial, block: RowBlock, rows: tuple[NDArray[Any], ...]) -> None:
+        """Sum L'L, L2'L2, L' times side columns, and what X's rank-one part takes of L and L2."""
+        super()._sum_across(partial, block, rows)
+        own, place, sums = self.margins[1], slice(block.start, block.stop), partial.sums
+        weights = own.counts[place] / np.sqrt(own.counts[place] + COUNT_DAMPING)
+        left = rows[0].astype(np.float64, copy=False)
+        sums["mean"] += weights @ left
+        if self.extras.side_weight:
+            sums["side"] += left.T @ own.side[place].astype(np.float64)
+        if self.extras.indicators:
+            sums["below"] += tall_gram(rows[2], rows[2])
+            sums["mean below"] += weights @ rows[2].astype(np.float64, copy=False)
+
     def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> Self:
         """Keep the r leading directions of [L; L2] [L; L2]', raised to ``power``, and put side columns beside them."""
+        sums, dtype = total.sums, self.factor.dtype
         with one_blas_thread():
-            lefts, offsets, companions = ([*part] for part in zip(*total.rows, strict=True))
-            total.rows.clear()
-            gram, below = (sum(tall_gram(piece, piece) for piece in pieces) for pieces in (lefts, companions))
-            if not self.extras.indicators:
-                below = np.zeros_like(gram)
+            lefts, offsets, companions = total.joined()
+            gram = sums["across"]
+            below = sums["below"] if self.extras.indicators else np.zeros_like(gram)
             if not np.isfinite(gram + below).all():
-                raise SingularRowError(f"the features left the range of {self.factor.dtype.name}: lower the additions")
+                raise SingularRowError(f"the features left the range of {dtype.name}: lower the additions")
             g, v = np.linalg.eigh(gram + below)
             kept = v[:, -self.learned :] * np.maximum(g[-self.learned :], 0) ** ((power - 1) / 2)
-            turned = kept @ np.linalg.eigh(kept.T @ below @ kept)[1]
+            square = (kept @ np.linalg.eigh(kept.T @ below @ kept)[1]).astype(dtype)
             other, own = self.margins
-            size = self.extras.side_weight * np.sqrt(np.sum(turned * (gram @ turned)) / max(rows, 1))
-            factor = _beside(lefts, turned, own.side, size)
-            companion = _beside(companions, turned if self.extras.indicators else turned[:0, :0], own.side, 0.0)
-        return replace(
-            self,
-            factor=factor,
-            offsets=np.concatenate(offsets),
-            shrinkage=self.shrinkage[::-1],
-            companion=companion,
-            margins=(own, other),
-        )
+            learned = congruent(square, gram)
+            size = self.extras.side_weight * float(np.sqrt(np.trace(learned) / max(rows, 1)))
+            beside = (size * own.side).astype(dtype) if size else None
+            after = replace(
+                self,
+                factor=turned(lefts, square, beside),
+                offsets=offsets,
+                shrinkage=self.shrinkage[::-1],
+                companion=turned(companions, square) if self.extras.indicators else companions,
+                margins=(own, other),
+            )
+            after._told(total, square, learned, size)
+        return after
+
+    def _told(self, total: Partial, square: NDArray[Any], learned: Square, size: float) -> None:
+        """Take from sums what follows from the factors: they may lie in files, and then need not be read for it."""
+        sums, known, wide = total.sums, self.__dict__, square.astype(np.float64)
+        mean, gram = wide.T @ sums["mean"], learned
+        if size:
+            side = self.margins[0].side.astype(np.float64)
+            cross = size * wide.T @ sums["side"]
+            gram = np.block([[learned, cross], [cross.T, size**2 * tall_gram(side, side)]])
+            weights = self.margins[0].counts * self._count_weights
+            mean = np.concatenate([mean, size * weights @ side])
+        known["gram"], dtype, entries = gram, square.dtype, max(self._total, 1)
+        below = np.zeros(self.companion.shape[1])
+        if self.extras.indicators:
+            base = np.diag(congruent(square, sums["below"]))
+            known["_base"] = np.concatenate([base, np.zeros(len(gram) - len(base))]).astype(dtype)
+            below = wide.T @ sums["mean below"]
+        known["_means"] = (mean / entries).astype(dtype), (below / entries).astype(dtype)
 
     def grown(self, rank: int, seed: int) -> Self:
         """Return features that learn this many directions at least; see `FactoredFeatures.grown`."""
@@ -255,23 +296,3 @@ class AugmentedFeatures(FactoredFeatures):
         if self.extras.indicators:
             companion = np.concatenate([companion, np.zeros_like(more)], axis=1)
         return replace(self, factor=factor, companion=companion)
-
-
-def _beside(pieces: list[NDArray[Any]], square: Square, side: NDArray[np.float32], size: float) -> NDArray[Any]:
-    """U, the rows of ``pieces`` times ``square``, and beside it the side columns times ``size`` unless that is 0.
-
-    The pieces are let go one after the other: at millions of rows another m × r array is what memory lacks.
-    """
-    wide, count, low = square.shape[1], side.shape[1] if size else 0, 0
-    small = square.astype(pieces[0].dtype)
-    factor = np.empty((sum(map(len, pieces)), wide + count), small.dtype)
-    pieces.reverse()
-    while pieces:
-        piece = pieces.pop()
-        high = low + len(piece)
-        factor[low:high, :wide] = piece @ small
-        factor[low:high, wide:] = size * side[low:high, :count]
-        low = high
-    if factor.nbytes > LARGE:
-        hand_back_memory()
-    return factor

@@ -137,7 +137,7 @@ class DenseFeatures:
         """
         dtype = self.matrix.dtype
         if step.crossing:
-            lower, rows = outer_product(np.concatenate([rows for (rows,) in total.rows]), run), self.size
+            lower, rows = outer_product(total.joined()[0], run), self.size
         else:
             lower = total.sums["agop"]
         if self.form == "gram" and not step.crossing:

@@ -6,6 +6,7 @@ decomposition, no n × n and no m × n array.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import comb
@@ -22,6 +23,7 @@ from rfmdist.kernels import factored as kernels
 from rfmdist.kernels.projection import row_pivots
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.observations.blocks import RowBlock
+from rfmdist.observations.scratch import Filed, combine, resident
 
 Square = NDArray[np.float64]
 
@@ -101,7 +103,9 @@ class FactoredFeatures:
     def zero(self, step: Step) -> Partial:
         rank, dtype = self.rank, self.factor.dtype
         sums = {"gram": np.zeros((rank, rank)), "squares": np.zeros(())}
-        if not step.crossing:
+        if step.crossing:
+            sums["across"] = np.zeros((rank, rank))
+        else:
             sums |= {"cross": np.zeros((self.size, rank), dtype), "residuals": np.zeros(self.size)}
             sums["counts"] = np.zeros(self.size)
         return Partial(sums)
@@ -172,7 +176,9 @@ class FactoredFeatures:
         partial.sums["squares"] += np.vdot(residual, residual)
         partial.sums["gram"] += tall_gram(solution.rows, solution.rows)
         if step.crossing:
-            partial.rows.append(self._rows_across(block, solution, step, threads))
+            rows = self._rows_across(block, solution, step, threads)
+            partial.rows.append(rows)
+            self._sum_across(partial, block, rows)
             return
         least, most = CROSS_PANELS
         panels = min(max(self.factor.nbytes // CROSS_PANEL_BYTES, least), most)
@@ -211,17 +217,26 @@ class FactoredFeatures:
         """
         with one_blas_thread():
             if step.crossing:
-                parts = [list(part) for part in zip(*total.rows, strict=True)]
-                total.rows.clear()
-                root, offsets, shrinkage = _joined(parts[0]), _joined(parts[1]), self.shrinkage[::-1]
+                (root, offsets), shrinkage = total.joined(), self.shrinkage[::-1]
+                gram, divisor = total.sums["across"], self.size
             else:
                 root, offsets, shrinkage = self._nystrom(total, rows, step), self._next_offsets(total), self.shrinkage
-            gram, divisor = tall_gram(root, root), self.size if step.crossing else rows
-            if power > 1:
-                root = tall_product(root, _power_root(gram, floor, power))
+                gram, divisor = tall_gram(root, root), rows
             others = len(root) - len(gram)
             left_out = (self._squares(total, step) / divisor - float(np.trace(gram))) / others if others > 0 else 0.0
-        return type(self)(root, offsets.astype(root.dtype), shrinkage, (floor + max(left_out, 0.0)) ** power)
+            if power > 1:
+                square = _power_root(gram, floor, power).astype(root.dtype)
+                root, gram = turned(root, square), congruent(square, gram)
+        offsets = offsets if offsets.dtype == root.dtype else offsets.astype(root.dtype)
+        after = type(self)(root, offsets, shrinkage, (floor + max(left_out, 0.0)) ** power)
+        after.__dict__["gram"] = gram  # it is known, and where the factor lies in files it need not be read for it
+        return after
+
+    def loaded(self) -> Self:
+        """Return the same features in memory, if a part of them lies in files: once for all tasks of a process."""
+        if not isinstance(self.factor, Filed):
+            return self
+        return resident(self.factor.name, self._loaded)
 
     def grown(self, rank: int, seed: int) -> Self:
         """Return features of this rank at least: new random directions of U have the floor's size.
@@ -264,6 +279,16 @@ class FactoredFeatures:
         """The block's rows of the other side's features, and of their offsets."""
         basis = self._into_basis(step) / np.sqrt(self.size)
         return tall_product(solution.rows, basis), solution.intercepts.copy()
+
+    def _sum_across(self, partial: Partial, block: RowBlock, rows: tuple[NDArray[Any], ...]) -> None:
+        """Sum over the block's rows of the other side's features what their update asks of all of them."""
+        partial.sums["across"] += tall_gram(rows[0], rows[0])
+
+    def _loaded(self) -> Self:
+        parts = {name: part.load() for name, part in vars(self).items() if isinstance(part, Filed)}
+        found = copy(self)
+        found.__dict__.update(parts)
+        return found
 
     @cached_property
     def _typical(self) -> NDArray[np.float64]:
@@ -346,6 +371,26 @@ def tall_gram(a: NDArray[Any], b: NDArray[Any]) -> Square:
     return total
 
 
+def congruent(square: NDArray[Any], gram: Square) -> Square:
+    """``square' gram square`` in float64."""
+    wide = square.astype(np.float64)
+    return np.asarray(wide.T @ gram @ wide)
+
+
+def turned(rows: Any, square: NDArray[Any], beside: NDArray[Any] | None = None) -> Any:
+    """``rows`` (m, any) times ``square``, and the columns ``beside`` them; of rows in files, once they are loaded.
+
+    In the place of ``rows`` where it fits: at millions of rows another m × r array is what memory lacks.
+    """
+    if isinstance(rows, Filed):
+        return replace(rows, square=square, beside=beside)
+    wide = square.shape[1] + (0 if beside is None else beside.shape[1])
+    out = rows if wide == rows.shape[1] else np.empty((len(rows), wide), rows.dtype)
+    for top, bottom in spans(len(rows), TALL):
+        combine(rows[top:bottom], square, None if beside is None else beside[top:bottom], out[top:bottom])
+    return out
+
+
 def tall_product(tall: NDArray[Any], square: Square) -> NDArray[Any]:
     """``tall @ square`` in the tall array's dtype, by parts of fixed height."""
     small, out = square.astype(tall.dtype), np.empty((len(tall), square.shape[1]), tall.dtype)
@@ -381,14 +426,3 @@ def _power_root(gram: Square, floor: float, power: int) -> Square:
         polynomial += comb(power, j) * floor ** (power - j) * raised
         raised = raised @ gram
     return _root(polynomial, np.dtype(np.float64))
-
-
-def _joined(pieces: list[NDArray[Any]]) -> NDArray[Any]:
-    """All rows of the pieces, each of which is let go once it is copied."""
-    joined, low = np.empty((sum(map(len, pieces)), *pieces[0].shape[1:]), pieces[0].dtype), 0
-    pieces.reverse()
-    while pieces:
-        piece = pieces.pop()
-        joined[low : low + len(piece)] = piece
-        low += len(piece)
-    return joined

@@ -72,7 +72,8 @@ class Partial:
     sums : dict of ndarray
         Parts that are added, understood by the features alone.
     rows : list of tuples of ndarrays
-        Parts that follow one another, in the order of the rows, where features cross to the rows.
+        Parts that follow one another, in the order of the rows, where features cross to the rows. In the total there
+        may be one alone, of arrays that lie in files (`Filed`).
     scores : Scores
         Of the held-out entries under the features that the rows were solved with.
     """
@@ -91,6 +92,24 @@ class Partial:
         self.rows += other.rows
         self.scores = self.scores + other.scores
         return self
+
+    def joined(self) -> tuple[Any, ...]:
+        """Return the rows as one tuple of tall arrays; the pieces are let go, one by one."""
+        if len(self.rows) != 1:
+            parts = [list(part) for part in zip(*self.rows, strict=True)]
+            self.rows = []
+            self.rows = [tuple(map(_joined, parts))]
+        return self.rows[0]
+
+
+def _joined(pieces: list[NDArray[Any]]) -> NDArray[Any]:
+    whole, low = np.empty((sum(map(len, pieces)), *pieces[0].shape[1:]), pieces[0].dtype), 0
+    pieces.reverse()
+    while pieces:
+        piece = pieces.pop()
+        whole[low : low + len(piece)] = piece
+        low += len(piece)
+    return whole
 
 
 class Features(Protocol):

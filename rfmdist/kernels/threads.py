@@ -63,6 +63,8 @@ class Threads:
         self._pool = ThreadPoolExecutor(count) if count > 1 else None
         self._scratch: dict[str, NDArray[np.uint8]] = {}
         self.count = count
+        self.following: tuple[int, int] | None = None
+        """The group that comes after the one at work, if it is known: its first block may be read ahead."""
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """Return an array of any contents that is valid until the next call for ``name``.

@@ -18,20 +18,71 @@ if TYPE_CHECKING:
 STORE_AGAIN = "restore it from a copy or store the column again"
 
 
-def read_entries(root: zarr.Group, store: str, order: Order, name: str, low: int, high: int) -> NDArray[Any]:
-    """Read positions ``low`` to ``high`` of an array of entries; ``store`` names it in messages.
+class Entries:
+    """Reads the arrays of the entries of one order, chunk by chunk; several threads may ask at once.
 
-    Raises
-    ------
-    StoreError
-        If a chunk is damaged or lost.
+    A chunk is decoded whole. Of each array the last chunk that a reading ended within is held, so that those who read
+    on from there, block after block, decode every chunk once. A pickled one arrives with none.
+
+    Parameters
+    ----------
+    root : zarr.Group
+        The store; ``store`` names it in messages.
+    order : Order
+        Which order of the entries.
     """
-    path, where = f"{order.matrix}/{name}", f" between entries {low} and {high}"
-    values = _read(root, store, path, slice(low, high), where, order.mend)
-    lost = np.isnan(values) if name == "data" else values == np.asarray(FILL[name]).astype(values.dtype)
-    if len(values) < high - low or lost.any():
-        raise StoreError(f"{store}: a part of {path} is missing{where}; {order.mend}")
-    return values
+
+    def __init__(self, root: zarr.Group, store: str, order: Order) -> None:
+        self._root, self._store, self._order = root, store, order
+        self._chunks: dict[str, int] = {}
+        self._held: dict[str, tuple[int, NDArray[Any]]] = {}
+
+    def __reduce__(self) -> tuple[type[Entries], tuple[zarr.Group, str, Order]]:
+        return Entries, (self._root, self._store, self._order)
+
+    def read(self, name: str, low: int, high: int, size: int) -> NDArray[Any]:
+        """Read positions ``low`` to ``high`` of the array ``name`` of ``size`` entries.
+
+        Raises
+        ------
+        StoreError
+            If a chunk is damaged or lost.
+        """
+        start, held = self._held.get(name, (0, None))
+        before: list[NDArray[Any]] = []
+        if held is not None and start <= low < start + len(held):
+            before.append(held[low - start : high - start])
+            low += len(before[0])
+            if low >= high:
+                return before[0].copy()  # a part alone would hold all of the chunk
+        chunk = self._chunk(name)
+        first = low // chunk * chunk
+        last = min(-(-high // chunk) * chunk, size) if low < high else first
+        values = self._whole(name, first, last)
+        if high < last:
+            place = (last - 1) // chunk * chunk
+            self._held[name] = place, values[place - first :].copy()
+        wanted = values[low - first : high - first]
+        return np.concatenate([*before, wanted]) if before or len(wanted) < len(values) else wanted
+
+    def _chunk(self, name: str) -> int:
+        """Entries that are decoded at once; 1 of an array that is gone, which reading will tell."""
+        if name not in self._chunks:
+            try:
+                array: Any = self._root[f"{self._order.matrix}/{name}"]
+                self._chunks[name] = int(array.chunks[0])
+            except (KeyError, OSError, ValueError):
+                return 1
+        return self._chunks[name]
+
+    def _whole(self, name: str, low: int, high: int) -> NDArray[Any]:
+        """Read whole chunks and see that none is lost."""
+        path, where = f"{self._order.matrix}/{name}", f" between entries {low} and {high}"
+        values = _read(self._root, self._store, path, slice(low, high), where, self._order.mend)
+        lost = np.isnan(values) if name == "data" else values == np.asarray(FILL[name]).astype(values.dtype)
+        if len(values) < high - low or lost.any():
+            raise StoreError(f"{self._store}: a part of {path} is missing{where}; {self._order.mend}")
+        return values
 
 
 def read_ids(root: zarr.Group, store: str, frame: str) -> pd.Index[Any]:

@@ -48,6 +48,11 @@ class Scales:
         """Return the scales for blocks of the transposed matrix."""
         return replace(self, across=not self.across)
 
+    def within(self, rows: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scales of the rows of a block, and of all columns; one of them is empty."""
+        nothing = np.empty(0)
+        return (nothing, self.rows) if self.across else (self.rows[rows], nothing)
+
     def for_rows(self, blocks: Iterable[RowBlock], offsets: Offsets) -> Scales:
         """Return the scales of other rows, with ``offsets`` of theirs, measured as these were."""
         rows = _damped(*_sums(blocks, offsets), self.variance, self.power)

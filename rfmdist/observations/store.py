@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
@@ -21,7 +22,7 @@ from rfmdist.observations.by_column import write_by_column
 from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_scipy
 from rfmdist.observations.draws import HoldOut
 from rfmdist.observations.layout import BY_COLUMN, BY_ROW, DICTIONARY, SHARD, Order
-from rfmdist.observations.reading import check_format, first_line, read_entries, read_floats, read_ids
+from rfmdist.observations.reading import Entries, check_format, first_line, read_floats, read_ids
 
 if TYPE_CHECKING:  # imported where they are used: together they take 90 MB and a second
     import dask.array as da
@@ -62,6 +63,11 @@ class Observations:
         self._root = root
         self._held_out = held_out
         self._order = order
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what a worker reads for itself, as far as it needs it; in memory nothing is read."""
+        dropped = {"indptr", "row_ids", "column_ids"} if self.path is not None else set()
+        return {name: value for name, value in self.__dict__.items() if name not in dropped}
 
     # ---- making and opening ---------------------------------------------------------------------------------
 
@@ -182,7 +188,7 @@ class Observations:
         shape: Any = self._matrix.attrs["shape"]
         return int(shape[0]), int(shape[1])
 
-    @property
+    @cached_property
     def nnz(self) -> int:
         return int(self._array("data").shape[0])
 
@@ -198,6 +204,11 @@ class Observations:
     @property
     def path(self) -> Path | None:
         return Path(self._root.store.root) if isinstance(self._root.store, LocalStore) else None
+
+    def scratch_folder(self) -> str | None:
+        """Return a new name for a folder beside the store, which all see who see the store; None in memory."""
+        path = self.path
+        return None if path is None else str(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.scratch"))
 
     @property
     def name(self) -> str:
@@ -240,12 +251,21 @@ class Observations:
         The cut depends on the row counts alone, never on the machine, so that sums over it are reproducible.
         """
         first, last = within or (0, self.shape[0])
-        indptr, cuts = self.indptr, [first]
-        while cuts[-1] < last:
+        indptr, cuts = self.pointers(first, last), [0]
+        while cuts[-1] < last - first:
             start = cuts[-1]
             fit = int(np.searchsorted(indptr, indptr[start] + entries, side="right")) - 1
-            cuts.append(min(max(fit, start + 1), start + rows, last))
-        return list(pairwise(cuts))
+            cuts.append(min(max(fit, start + 1), start + rows, last - first))
+        return [(first + a, first + b) for a, b in pairwise(cuts)]
+
+    def pointers(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Where the entries of rows ``start`` to ``stop`` begin, and the last ends: int64 (stop - start + 1,).
+
+        All of `indptr` is read only where it was asked for: a worker that is given a few groups needs theirs alone.
+        """
+        if "indptr" in self.__dict__:
+            return self.indptr[start : stop + 1]
+        return np.asarray(self.entries("indptr", start, stop + 1))
 
     def row_block(self, start: int, stop: int, roles: str | Role | Iterable[str | Role] = ALL_ROLES) -> RowBlock:
         """Read rows ``start`` to ``stop`` (excluded), only the entries of the given ``roles``.
@@ -255,7 +275,7 @@ class Observations:
         StoreError
             If a chunk is damaged or lost.
         """
-        indptr = self.indptr[start : stop + 1]
+        indptr = self.pointers(start, stop)
         low, high = int(indptr[0]), int(indptr[-1])
         indices, values = (self.entries(part, low, high) for part in ("indices", "data"))
         block, wanted = RowBlock(start, stop, indptr - low, indices, values), parse_roles(roles)
@@ -268,8 +288,8 @@ class Observations:
 
     def roles(self, block: RowBlock) -> NDArray[np.uint8]:
         """Role of each entry of a block that `row_block` gave with all its roles, uint8 ndarray."""
-        low, high = int(self.indptr[block.start]), int(self.indptr[block.stop])
-        stored = self._stored_roles(low, high)
+        low = int(self.pointers(block.start, block.start)[0])
+        stored = self._stored_roles(low, low + len(block.indices))
         if self._held_out is None:
             return stored
         codes = (block.rows, block.indices) if self._order == BY_ROW else (block.indices, block.rows)
@@ -293,7 +313,8 @@ class Observations:
         StoreError
             If a chunk is damaged or lost.
         """
-        return read_entries(self._root, self.name, self._order, part, low, high)
+        size = self.shape[0] + 1 if part == "indptr" else self.nnz
+        return self._entries.read(part, low, high, size)
 
     def row_codes(self, ids: Any) -> NDArray[np.int64]:
         """Codes of row ids, -1 for ids that are not known."""
@@ -358,6 +379,7 @@ class Observations:
         """
         self.refuse_change()
         write_split(self._matrix, roles, self.nnz, self.name)
+        self.__dict__.pop("_entries", None)  # it may hold a part of the earlier split
         self.remove_offsets()
 
     def store_offsets(self, offsets: Offsets) -> None:
@@ -505,6 +527,10 @@ class Observations:
         array = self._matrix[name]
         assert isinstance(array, zarr.Array)
         return array
+
+    @cached_property
+    def _entries(self) -> Entries:
+        return Entries(self._root, self.name, self._order)
 
     def _stored_roles(self, low: int, high: int) -> NDArray[np.uint8]:
         return self.entries("split", low, high) if self.has_split else np.zeros(high - low, np.uint8)

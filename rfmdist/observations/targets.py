@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
+from rfmdist.observations import compiled
+from rfmdist.observations.ahead import Ahead
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
-from rfmdist.observations.kept import KeptBlocks
+from rfmdist.observations.kept import KeptBlocks, Pair
 from rfmdist.observations.scales import Scales
 from rfmdist.observations.store import Observations
 
@@ -52,11 +55,20 @@ class Targets:
     scales: Scales | None = None
     keep_bytes: int = 0
     _kept: KeptBlocks = field(default_factory=KeptBlocks, init=False, repr=False)
+    _ahead: Ahead[Pair] = field(default_factory=Ahead, init=False, repr=False)
 
-    def read(self, start: int, stop: int) -> tuple[RowBlock, RowBlock | None]:
-        """Read rows ``start`` to ``stop``: the fitted entries, standardised, and the scored ones, as observed."""
+    def read(self, start: int, stop: int, upcoming: tuple[int, int] | None = None) -> tuple[RowBlock, RowBlock | None]:
+        """Read rows ``start`` to ``stop``: the fitted entries, standardised, and the scored ones, as observed.
+
+        Rows ``upcoming`` are read meanwhile on another thread, to be asked for next.
+        """
         found = self._kept.get(start, stop)
-        return found or self._kept.offer(start, stop, self._read(start, stop), self.keep_bytes)
+        if found is None:
+            found = self._ahead.take((start, stop), self._read)
+            found = self._kept.offer(start, stop, found, self.keep_bytes)
+        if upcoming is not None and self._kept.get(*upcoming) is None:
+            self._ahead.begin(upcoming, self._read)
+        return found
 
     @property
     def kept_bytes(self) -> int:
@@ -65,6 +77,7 @@ class Targets:
 
     def release(self) -> None:
         """Let the kept blocks go."""
+        self._ahead.clear()
         self._kept.clear()
 
     def transposed(self) -> Targets:
@@ -106,13 +119,18 @@ class Targets:
 
     def standardize(self, block: RowBlock) -> RowBlock:
         """Return the block's values less offsets, divided by scale and unit, in ``dtype``."""
-        left = self.offsets.of(block)
-        np.subtract(block.values, left, out=left)
-        if self.scales is not None:
-            left /= self.scales.of(block)
-        # Divided in float64 and rounded once.
-        values = np.divide(left, self.unit, out=np.empty(len(left), self.dtype), casting="same_kind")
+        offsets, rows = self.offsets, slice(block.start, block.stop)
+        base, nothing = offsets.mean + offsets.rows[rows], np.empty(0)
+        scales = (nothing, nothing) if self.scales is None else self.scales.within(rows)
+        values = np.empty(len(block.values), self.dtype)
+        data = block.indptr, block.indices, block.values, base, self._columns
+        compiled.standardize(*data, *scales, self.unit, values)
         return block.with_values(values)
+
+    @cached_property
+    def _columns(self) -> NDArray[np.float64]:
+        """The columns' offsets; empty where all are 0, as they are where every solve fits them anew."""
+        return self.offsets.columns if self.offsets.columns.any() else np.empty(0)
 
     def predictions(self, block: RowBlock, standardized: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn standardised predictions of the block's entries back into the values' own units."""

@@ -1,0 +1,224 @@
+"""Arrays left in files for other processes, which see the folder. Knows bytes and places, not what they mean."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeVar
+
+import fsspec
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+from numpy.typing import NDArray
+
+from rfmdist.errors import StoreError, disk_error
+
+Value = TypeVar("Value")
+PIECE = 1 << 14
+"""Rows that are multiplied at once."""
+_lock = threading.Lock()
+_resident: dict[str, Any] = {}
+"""The value loaded last in this process, by its name: tasks that follow one another want the same."""
+
+
+class Scratch:
+    """A folder of files that live as long as a fit; it is made at the first write.
+
+    Parameters
+    ----------
+    folder : str
+        Path or URL.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._system, self._path = fsspec.core.url_to_fs(folder)
+
+    def __reduce__(self) -> tuple[type[Scratch], tuple[str]]:
+        return Scratch, (self.folder,)
+
+    def write(self, name: str, buffers: Iterable[Any]) -> None:
+        """Write buffers one after the other as the file ``name``; it appears when it is whole.
+
+        Raises
+        ------
+        StoreError
+            If the disk is full or the folder cannot be written.
+        """
+        path = f"{self._path}/{name}"
+        local = isinstance(self._system, LocalFileSystem)  # elsewhere a file appears when it is closed
+        unfinished = f"{path}.{uuid.uuid4().hex[:8]}.partial" if local else path
+        try:
+            self._system.makedirs(self._path, exist_ok=True)
+            with self._system.open(unfinished, "wb") as file:
+                for buffer in buffers:
+                    view = memoryview(buffer)
+                    file.write(view.cast("B") if view.nbytes else b"")
+            if local:
+                self._system.mv(unfinished, path)
+        except OSError as error:
+            raise disk_error(error, self.folder) from None
+
+    def read(self, name: str, start: int, outs: Iterable[NDArray[Any]]) -> None:
+        """Fill ``outs`` one after the other from the bytes of a file, from ``start`` on.
+
+        Raises
+        ------
+        StoreError
+            If the file is gone or too short.
+        """
+        try:
+            with self._system.open(f"{self._path}/{name}", "rb") as file:
+                file.seek(start)
+                for out in outs:
+                    left: Any = memoryview(out.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+                    while len(left):
+                        count = file.readinto(left)
+                        if not count:
+                            raise EOFError
+                        left = left[count:]
+        except (OSError, EOFError):
+            raise StoreError(
+                f"{self.folder}: {name} is gone or torn; see that every worker sees this folder, and fit again"
+            ) from None
+
+    def remove(self, prefix: str = "") -> None:
+        """Remove the files whose names begin with ``prefix``, or the folder."""
+        if prefix:
+            for path in self._system.glob(f"{self._path}/{prefix}*"):
+                self._system.rm(path)
+        elif self._system.exists(self._path):
+            self._system.rm(self._path, recursive=True)
+
+
+@dataclass(frozen=True)
+class Filed:
+    """A tall array in files of consecutive rows, multiplied when it is loaded; pickles to almost nothing.
+
+    Attributes
+    ----------
+    scratch : Scratch
+        Where the files lie.
+    name : str
+        First part of the files' names; the rest is the first row of each.
+    dtype : dtype
+        Of the numbers.
+    width : int or None
+        Columns in the files; None of a vector.
+    cuts : tuple of int
+        Where files begin, and the number of rows.
+    square : ndarray of shape (width, any) or None
+        What the rows are multiplied with.
+    beside : ndarray of shape (rows, any) or None
+        Columns put beside the product.
+    """
+
+    scratch: Scratch
+    name: str
+    dtype: np.dtype[Any]
+    width: int | None
+    cuts: tuple[int, ...]
+    square: NDArray[Any] | None = None
+    beside: NDArray[Any] | None = None
+
+    @classmethod
+    def write(cls, scratch: Scratch, name: str, start: int, rows: NDArray[Any]) -> Self:
+        """Write the rows from ``start`` on."""
+        scratch.write(f"{name}-{start}", [np.ascontiguousarray(rows)])
+        return cls(scratch, name, rows.dtype, rows.shape[1] if rows.ndim == 2 else None, (start, start + len(rows)))
+
+    @classmethod
+    def joined(cls, pieces: list[Filed]) -> Filed:
+        """Return the whole of which ``pieces`` hold consecutive rows."""
+        return replace(pieces[0], cuts=(*(piece.cuts[0] for piece in pieces), pieces[-1].cuts[-1]))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        height = self.cuts[-1]
+        if self.width is None:
+            return (height,)
+        wide = self.width if self.square is None else self.square.shape[1]
+        return height, wide + (0 if self.beside is None else self.beside.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array once it is loaded."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def load(self, first: int = 0, last: int | None = None) -> NDArray[Any]:
+        """Read rows ``first`` to ``last`` into memory."""
+        last = self.cuts[-1] if last is None else last
+        out = np.empty((last - first, *self.shape[1:]), self.dtype)
+        plain = self.square is None and self.beside is None
+        step = last - first if plain else PIECE
+        for low in range(first, last, max(step, 1)):
+            high = min(low + step, last)
+            part = out[low - first : high - first]
+            if plain:
+                self._fill(part, low)
+                continue
+            raw = np.empty((high - low, self.width or 0), self.dtype)
+            self._fill(raw, low)
+            combine(raw, self.square, None if self.beside is None else self.beside[low:high], part)
+        return out
+
+    def _fill(self, out: NDArray[Any], first: int) -> None:
+        """Read the rows from ``first`` on as they lie in the files."""
+        last, row = first + len(out), self.dtype.itemsize * (1 if self.width is None else self.width)
+        for low, high in zip(self.cuts, self.cuts[1:], strict=False):
+            a, b = max(low, first), min(high, last)
+            if a < b:
+                self.scratch.read(f"{self.name}-{low}", (a - low) * row, [out[a - first : b - first]])
+
+
+def combine(rows: NDArray[Any], square: NDArray[Any] | None, beside: NDArray[Any] | None, out: NDArray[Any]) -> None:
+    """Write ``rows`` times ``square``, and the columns ``beside`` them, to ``out``, which may begin where they do."""
+    wide = rows.shape[1] if square is None else square.shape[1]
+    out[:, :wide] = rows if square is None else rows @ square
+    if beside is not None:
+        out[:, wide:] = beside
+
+
+@dataclass(frozen=True)
+class FiledValue:
+    """A pickled value in one file, its arrays apart so that they are read into place."""
+
+    scratch: Scratch
+    name: str
+    head: bytes
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def write(cls, scratch: Scratch, value: Any) -> Self:
+        """Write ``value``."""
+        buffers: list[pickle.PickleBuffer] = []
+        head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        raws, name = [buffer.raw() for buffer in buffers], f"value-{uuid.uuid4().hex}"
+        scratch.write(name, raws)
+        return cls(scratch, name, head, tuple(raw.nbytes for raw in raws))
+
+    def loaded(self) -> Any:
+        """Return the value; tasks of one process that follow one another share it."""
+        return resident(self.name, self._load)
+
+    def _load(self) -> Any:
+        outs = [np.empty(size, np.uint8) for size in self.sizes]
+        self.scratch.read(self.name, 0, outs)
+        return pickle.loads(self.head, buffers=outs)
+
+
+def resident(name: str, make: Callable[[], Value]) -> Value:
+    """Return what ``make`` gives, or gave last for the same ``name`` in this process; of others none is held."""
+    with _lock:
+        if name not in _resident:
+            _resident.clear()
+            _resident[name] = make()
+        found: Value = _resident[name]
+        return found
