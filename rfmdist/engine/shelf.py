@@ -73,16 +73,20 @@ class Held:
 
 @dataclass(frozen=True)
 class Files:
-    """Rows of each group are files of a scratch folder, from where those who need them read them."""
+    """Rows of each group are files of a scratch folder, from where those who need them read them.
+
+    All of them at once, or ``stripe`` rows at a time.
+    """
 
     scratch: Scratch
     name: str
+    stripe: int | None = None
 
     def keep(self, group: Group, partial: Partial) -> None:
         if partial.rows:
             parts = enumerate(partial.joined())
             partial.rows = [
-                tuple(Filed.write(self.scratch, f"{self.name}.{k}", group[0], part) for k, part in parts)  # type: ignore[misc]
+                tuple(Filed.write(self.scratch, f"{self.name}.{k}", group[0], part, self.stripe) for k, part in parts)  # type: ignore[misc]
             ]
 
     def collect(self, total: Partial) -> None:

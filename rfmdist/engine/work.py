@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rfmdist.engine.shelf import Shelf
+from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Features, Partial, Scores, Step
+from rfmdist.features.stripes import Batch, accumulate, batches
 from rfmdist.kernels.threads import Threads
 from rfmdist.observations.blocks import RowBlock
+from rfmdist.observations.scratch import Filed
 from rfmdist.observations.store import BLOCK_ROWS
 from rfmdist.observations.targets import Targets
 
@@ -20,6 +23,8 @@ def iterate(
     group: Group, targets: Targets, features: Features, step: Step, slab_rows: int, shelf: Shelf, threads: Threads
 ) -> Partial:
     """Return the group's part of the AGOP, and the scores of the held-out entries under these features."""
+    if isinstance(features, FactoredFeatures) and isinstance(features.factor, Filed):
+        return _striped(group, targets, features, step, slab_rows, shelf, threads)
     partial = features.zero(step)
     for block, held_out in _blocks(group, targets, slab_rows, threads):
         solution = features.solve(block, step, threads)
@@ -39,6 +44,28 @@ def score(group: Group, targets: Targets, features: Features, step: Step, thread
             found = features.predict(block, features.solve(block, step, threads), held_out, threads)
             scores += Scores.of(targets.predictions(held_out, found), held_out.values)
     return scores
+
+
+def _striped(
+    group: Group,
+    targets: Targets,
+    features: FactoredFeatures,
+    step: Step,
+    slab_rows: int,
+    shelf: Shelf,
+    threads: Threads,
+) -> Partial:
+    """Do the same with features that memory does not hold, where no entries are scored."""
+    partial, ranges = features.zero(step), targets.observations.ranges(group, rows=slab_rows)
+    for blocks in batches(ranges, features.rank, features.factor.itemsize):
+        batch = Batch(features, blocks[0][0], blocks[-1][1])
+        for low, factor, offsets in batch.stripes():
+            for now, upcoming in zip(blocks, [*blocks[1:], blocks[0]], strict=True):
+                batch.add(targets.read(*now, upcoming)[0], low, factor, offsets, threads)
+        solution, squares = batch.solve(step, threads)
+        accumulate(partial, features, blocks[0][0], solution, squares, step, threads)
+    shelf.keep(group, partial)
+    return partial
 
 
 def _blocks(group: Group, targets: Targets, rows: int, threads: Threads) -> Iterator[tuple[RowBlock, RowBlock | None]]:

@@ -233,10 +233,22 @@ class FactoredFeatures:
         return after
 
     def loaded(self) -> Self:
-        """Return the same features in memory, if a part of them lies in files: once for all tasks of a process."""
-        if not isinstance(self.factor, Filed):
+        """Return the same features in memory, if a part of them lies in files and memory holds it.
+
+        Once for all tasks of a process.
+        """
+        if not isinstance(self.factor, Filed) or self.factor.stripe:
             return self
-        return resident(self.factor.name, self._loaded)
+        return resident(self.factor.name, self.in_memory)
+
+    def in_memory(self) -> Self:
+        """Return the same features, read from files as far as they lie there."""
+        parts = {name: part.load() for name, part in vars(self).items() if isinstance(part, Filed)}
+        if not parts:
+            return self
+        found = copy(self)
+        found.__dict__.update(parts)
+        return found
 
     def grown(self, rank: int, seed: int) -> Self:
         """Return features of this rank at least: new random directions of U have the floor's size.
@@ -283,12 +295,6 @@ class FactoredFeatures:
     def _sum_across(self, partial: Partial, block: RowBlock, rows: tuple[NDArray[Any], ...]) -> None:
         """Sum over the block's rows of the other side's features what their update asks of all of them."""
         partial.sums["across"] += tall_gram(rows[0], rows[0])
-
-    def _loaded(self) -> Self:
-        parts = {name: part.load() for name, part in vars(self).items() if isinstance(part, Filed)}
-        found = copy(self)
-        found.__dict__.update(parts)
-        return found
 
     @cached_property
     def _typical(self) -> NDArray[np.float64]:

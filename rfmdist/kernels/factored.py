@@ -350,6 +350,83 @@ def solve_rows(
     return -1
 
 
+@njit(nogil=True, cache=True)
+def add_stripe(
+    indptr: Array,
+    indices: Array,
+    values: Array,
+    factor: Array,
+    offsets: Array,
+    low: int,
+    first: int,
+    last: int,
+    grams: Array,
+    rights: Array,
+    totals: Array,
+    squares: Array,
+    counts: Array,
+) -> None:
+    """Add to the systems of rows ``first`` to ``last`` their entries in columns from ``low`` on, one for each of U.
+
+    ``factor`` and ``offsets`` are a stripe of U and the offsets that begins with column ``low``. To ``grams``
+    (rows, r, r), ``rights`` (rows, 1 or 2, r), and of y to ``totals``, ``squares``, ``counts`` (rows,).
+    """
+    slab = np.empty((chunk(factor.shape[1]), factor.shape[1]), factor.dtype)
+    for i in range(first, last):
+        row = indices[indptr[i] : indptr[i + 1]]
+        start = indptr[i] + np.searchsorted(row, low)
+        stop = indptr[i] + np.searchsorted(row, low + len(factor))
+        if start == stop:
+            continue
+        inside = indices[start:stop] - low
+        y = np.empty(stop - start, factor.dtype)
+        centre(inside, values[start:stop], offsets, 0, len(y), y)
+        _add_gram(inside, y, factor, 0, len(y), slab, grams[i], rights[i])
+        for e in range(len(y)):
+            totals[i] += y[e]
+            squares[i] += np.float64(y[e]) ** 2
+        counts[i] += len(y)
+
+
+@njit(nogil=True, cache=True)
+def solve_sums(
+    grams: Array,
+    rights: Array,
+    totals: Array,
+    squares: Array,
+    counts: Array,
+    ridge: float,
+    shrinkage: float,
+    first: int,
+    last: int,
+    solved: Array,
+    intercepts: Array,
+    left: Array,
+) -> int:
+    """Solve rows ``first`` to ``last`` from their sums, as `add_stripe` leaves them; ``grams`` are lost.
+
+    Into ``left`` (rows,) the sum of squares of the residuals, r'r = y'y - c y'1 - b'U_O'y - c r'1 - ridge b'b with
+    U_O'r = ridge b. Returns -1, or the first row whose system is not positive definite.
+    """
+    for i in range(first, last):
+        if counts[i] == 0:
+            continue
+        b, count = solved[i], counts[i]
+        c = solve_gram(grams[i], rights[i], totals[i], count, ridge, shrinkage, b)
+        if np.isnan(c):
+            return i
+        intercepts[i] = c
+        fitted, size, ones = 0.0, 0.0, 0.0
+        for q in range(len(b)):
+            fitted += np.float64(b[q]) * rights[i, 0, q]
+            size += np.float64(b[q]) ** 2
+            if len(rights[i]) > 1:
+                ones += np.float64(b[q]) * rights[i, 1, q]
+        residual = totals[i] - c * count - ones
+        left[i] = max(squares[i] - c * totals[i] - fitted - c * residual - ridge * size, 0.0)
+    return -1
+
+
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
 def sum_rows(
     indptr: Array, indices: Array, factor: Array, weights: Array, mean: Array, first: int, last: int, out: Array

@@ -115,6 +115,8 @@ class Filed:
         What the rows are multiplied with.
     beside : ndarray of shape (rows, any) or None
         Columns put beside the product.
+    stripe : int or None
+        Rows that memory holds at once; None where it holds all.
     """
 
     scratch: Scratch
@@ -124,12 +126,14 @@ class Filed:
     cuts: tuple[int, ...]
     square: NDArray[Any] | None = None
     beside: NDArray[Any] | None = None
+    stripe: int | None = None
 
     @classmethod
-    def write(cls, scratch: Scratch, name: str, start: int, rows: NDArray[Any]) -> Self:
+    def write(cls, scratch: Scratch, name: str, start: int, rows: NDArray[Any], stripe: int | None = None) -> Self:
         """Write the rows from ``start`` on."""
         scratch.write(f"{name}-{start}", [np.ascontiguousarray(rows)])
-        return cls(scratch, name, rows.dtype, rows.shape[1] if rows.ndim == 2 else None, (start, start + len(rows)))
+        width, cuts = rows.shape[1] if rows.ndim == 2 else None, (start, start + len(rows))
+        return cls(scratch, name, rows.dtype, width, cuts, stripe=stripe)
 
     @classmethod
     def joined(cls, pieces: list[Filed]) -> Filed:
@@ -143,6 +147,10 @@ class Filed:
             return (height,)
         wide = self.width if self.square is None else self.square.shape[1]
         return height, wide + (0 if self.beside is None else self.beside.shape[1])
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
@@ -211,7 +219,8 @@ class FiledValue:
     def _load(self) -> Any:
         outs = [np.empty(size, np.uint8) for size in self.sizes]
         self.scratch.read(self.name, 0, outs)
-        return pickle.loads(self.head, buffers=outs)
+        value = pickle.loads(self.head, buffers=outs)
+        return value.in_memory() if hasattr(value, "in_memory") else value
 
 
 def resident(name: str, make: Callable[[], Value]) -> Value:
