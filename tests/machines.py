@@ -1,13 +1,19 @@
-"""What a test asks of its machine: a test skips where the machine lacks it, but fails where all tests must run."""
+"""What tests that need more than Python share: programs to ask for, and stores written elsewhere to compare.
+
+A test skips where its machine lacks something, but fails where all tests must run.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
+import numpy as np
 import pytest
+import zarr
 
 MUST_RUN = "RFMDIST_MUST_RUN"
 """Set to 1, as .ci/run does, a machine that lacks something fails the test: what never runs proves nothing."""
@@ -43,3 +49,21 @@ def free_ports(count: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    """Hold two stores to be the same arrays."""
+    mine, theirs = _arrays(one), _arrays(other)
+    assert mine.keys() == theirs.keys()
+    for name, values in mine.items():
+        np.testing.assert_array_equal(values, theirs[name], err_msg=name, strict=True)
+
+
+def as_options(settings: dict[str, Any]) -> list[str]:
+    """Settings as the command line takes them."""
+    return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def _arrays(store: Path) -> dict[str, Any]:
+    members = zarr.open_group(store, mode="r").members(max_depth=None)
+    return {name: member[...] for name, member in members if isinstance(member, zarr.Array)}
