@@ -14,6 +14,7 @@ from typing import Any
 
 from machines import lacks, need, need_root
 
+Process = subprocess.Popen[bytes]
 STOP_SECONDS = 20
 
 
@@ -24,7 +25,7 @@ class Hosts:
         unique = f"rfmdist-{secrets.token_hex(4)}"
         self._rate = rate
         self._switch, self._names = f"{unique}-switch", [f"{unique}-h{i}" for i in range(number)]
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._started: list[Process] = []
 
     def address(self, host: int) -> str:
         """Address that the other hosts reach a host at."""
@@ -35,11 +36,16 @@ class Hosts:
         inside = ["ip", "netns", "exec", self._names[host], *command]
         return subprocess.run(inside, capture_output=True, text=True, timeout=timeout, **options)
 
-    def start(self, host: int, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
-        """Start a command on a host; it ends with the hosts."""
+    def start(self, host: int, command: list[str], log: Path, environment: Mapping[str, str]) -> Process:
+        """Start a command on a host; it ends with the hosts at the latest."""
         inside = ["ip", "netns", "exec", self._names[host], *command]
         with log.open("wb") as file:
             self._started.append(subprocess.Popen(inside, stdout=file, stderr=subprocess.STDOUT, env=environment))
+        return self._started[-1]
+
+    def cut_off(self, host: int) -> None:
+        """Pull a host's line out of the switch: it runs on, but nothing comes or goes."""
+        _ip("-n", self._switch, "link", "set", f"socket{host}", "down")
 
     def bytes_sent(self) -> list[int]:
         """Bytes that each host has sent so far, headers included."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,6 +51,16 @@ def free_ports(count: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> bool:
+    """Ask again and again; tell whether the answer was yes in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def assert_same_bits(one: Path, other: Path) -> None:

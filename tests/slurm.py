@@ -10,12 +10,11 @@ import secrets
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from machines import free_ports, lacks, need
+from machines import free_ports, lacks, need, wait_until
 
 NODES = ("node1", "node2")
 CPUS, MEMORY_MB = 4, 4000
@@ -124,16 +123,6 @@ def two_nodes(folder: Path) -> Iterator[Slurm]:
         yield slurm
     finally:
         _stop(slurm)
-
-
-def wait_until(true: Callable[[], bool], seconds: float) -> bool:
-    """Ask again and again; tell whether the answer was yes in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if true():
-            return True
-        time.sleep(0.2)
-    return False
 
 
 def _configure(folder: Path) -> None:
