@@ -49,7 +49,8 @@ def test_two_nodes_give_the_bits_of_one_process(slurm: Slurm, folder: Path) -> N
     """Workers of both nodes complete the ratings, within the memory asked for, to the bits of a fit in process."""
     wanted = ["--nodes=2", "--cpus-per-task=2", "--mem=3000"]
     fit = ["ratings.zarr", "-o", "completed.zarr", *as_options(SETTINGS), "--no-refit"]
-    job = slurm.submit(*wanted, str(SCRIPT), *fit, environment=ENVIRONMENT, cwd=folder)
+    inherited = {"SLURM_MEM_PER_CPU": "77", "SLURM_NTASKS": "7"}  # as if submitted from within another job
+    job = slurm.submit(*wanted, str(SCRIPT), *fit, environment={**ENVIRONMENT, **inherited}, cwd=folder)
     assert (job.state, job.code) == ("COMPLETED", 0), job.output
     assert "validation rmse" in job.output
     assert "Traceback" not in job.output
