@@ -73,7 +73,9 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        # Tests may run on a cluster themselves.
+        outer = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
+        self._environment = {**outer, "SLURM_CONF": str(folder / "slurm.conf")}
 
     def run(self, *command: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
         """Run one of SLURM's commands and return what it printed."""
@@ -113,13 +115,11 @@ def two_nodes(folder: Path) -> Iterator[Slurm]:
     _configure(folder)
     slurm = Slurm(folder)
     try:
-        _start_munge(folder)
-        slurm.run("slurmctld", "-c")
-        for node in NODES:
-            slurm.run("slurmd", "-N", node, "-c")
-        if not wait_until(slurm.ready, START_SECONDS):
-            logs = "\n".join(log.read_text()[-2000:] for log in folder.glob("*.log"))
-            lacks(f"SLURM did not start within {START_SECONDS} s:\n{logs}")
+        try:
+            _start(slurm)
+        except AssertionError as error:
+            logs = "\n".join(f"{log.name}: {log.read_text()[-2000:]}" for log in folder.glob("*.log"))
+            lacks(f"SLURM did not start: {error}\n{logs}")
         yield slurm
     finally:
         _stop(slurm)
@@ -137,17 +137,20 @@ def _configure(folder: Path) -> None:
     (folder / "slurm.conf").write_text(text)
 
 
-def _start_munge(folder: Path) -> None:
-    """Start the test's own munge: another key and socket than the machine's, if it has one."""
+def _start(slurm: Slurm) -> None:
+    """Start munge, the controller and the nodes, and wait for these; the key and socket are not the machine's own."""
+    folder = slurm.folder
     key = folder / "munge.key"
     key.touch(mode=0o600)
     key.write_bytes(secrets.token_bytes(128))
     files = {"socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "munged.seed"}
     options = [f"--{option}={folder / name}" for option, name in files.items()]
     # Forced, because pytest's folders are closed to other users, and munge warns of that.
-    command = ["munged", "--force", f"--key-file={key}", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS)
-    assert done.returncode == 0, done.stderr
+    slurm.run("munged", "--force", f"--key-file={key}", *options)
+    slurm.run("slurmctld", "-c")
+    for node in NODES:
+        slurm.run("slurmd", "-N", node, "-c")
+    assert wait_until(slurm.ready, START_SECONDS), f"no two idle nodes within {START_SECONDS} s"
 
 
 def _stop(slurm: Slurm) -> None:

@@ -38,7 +38,7 @@ SETTINGS = {
 SILENCE = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s"}
 """How soon a host that says nothing is given up; Dask's own values are 30 s and 5 minutes."""
 ENVIRONMENT = {**os.environ, **SILENCE, "PYTHONPATH": str(ROOT)}
-WORKERS_SECONDS, FIT_SECONDS = 60, 150
+WORKERS_SECONDS, FIT_SECONDS = 120, 150
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def three(tmp_path: Path) -> Iterator[Hosts]:
             worker = [*dask, "worker", *common, *one, "--host", made.address(host), "--name", f"host{host}"]
             made.start(host, worker, tmp_path / f"worker-{host}.log", ENVIRONMENT)
         # A fit goes on with the first worker; both must be there for these tests to mean anything.
-        wait = "import sys, distributed as d; d.Client(scheduler_file=sys.argv[1]).wait_for_workers(2, timeout=60)"
+        wait = "import sys, distributed as d; d.Client(scheduler_file=sys.argv[1]).wait_for_workers(2, timeout=100)"
         ready = made.run(0, [sys.executable, "-c", wait, file], WORKERS_SECONDS, env=ENVIRONMENT)
         assert ready.returncode == 0, ready.stderr + (tmp_path / "scheduler.log").read_text()
         yield made
