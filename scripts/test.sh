@@ -3,6 +3,7 @@
 #
 # Usage: scripts/test.sh [pytest options]        PYTHON=python3.12 scripts/test.sh runs on another Python
 # The environment lies in build/test-venv, which git ignores, and is made anew each time.
+# Tests of SLURM and of several hosts skip where these cannot be had; see the end of cluster/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
