@@ -116,7 +116,9 @@ class StoreWriter:
         if len(rows) == 0:
             return
         self._check(rows, columns, values)
-        self._counts += np.bincount(rows, minlength=len(self._counts))
+        first, last = int(rows[0]), int(rows[-1])
+        # Only the rows that are there: a pass over the counts of all would cost more than the entries.
+        self._counts[first : last + 1] += np.bincount(rows - first)
         self._pending.append((columns.astype(self._index_dtype), values.astype(self._dtype)))
         self._pending_size += len(rows)
         if self._pending_size >= SHARD:
