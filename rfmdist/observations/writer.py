@@ -16,7 +16,16 @@ from zarr.storage import LocalStore, MemoryStore
 
 from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.files import check_destination, replace_folder, settle_writes
-from rfmdist.observations.layout import FILL, FORMAT, SHARD, create_array, create_root, index_dtype, write_ids
+from rfmdist.observations.layout import (
+    FILL,
+    FORMAT,
+    SHARD,
+    create_array,
+    create_root,
+    index_dtype,
+    write_array,
+    write_ids,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +68,7 @@ class StoreWriter:
         self._shape = shape
         self._dtype = np.dtype(dtype)
         self._index_dtype = index_dtype(shape[1])
-        self._counts = np.zeros(shape[0], np.int64)
+        self._indptr = np.zeros(shape[0] + 1, np.int64)  # counts of the rows, until `finish` sums them
         self._pending: list[tuple[NDArray[Any], NDArray[Any]]] = []
         self._pending_size = 0
         self._written = 0
@@ -118,7 +127,7 @@ class StoreWriter:
         self._check(rows, columns, values)
         first, last = int(rows[0]), int(rows[-1])
         # Only the rows that are there: a pass over the counts of all would cost more than the entries.
-        self._counts[first : last + 1] += np.bincount(rows - first)
+        self._indptr[first + 1 : last + 2] += np.bincount(rows - first)
         self._pending.append((columns.astype(self._index_dtype), values.astype(self._dtype)))
         self._pending_size += len(rows)
         if self._pending_size >= SHARD:
@@ -134,9 +143,9 @@ class StoreWriter:
         assert self._root is not None, "finish is called inside the with block"
         root = self._root
         self._flush(final=True)
-        indptr = np.concatenate([[0], np.cumsum(self._counts)])
+        indptr = np.cumsum(self._indptr, out=self._indptr)
         matrix: Any = root["X"]
-        create_array(matrix, "indptr", len(indptr), np.dtype(np.int64), FILL["indptr"])[:] = indptr
+        write_array(create_array(matrix, "indptr", len(indptr), indptr.dtype, FILL["indptr"]), indptr)
         write_ids(root, "obs", row_ids)
         write_ids(root, "var", column_ids)
         root.attrs["rfmdist"] = {"format": FORMAT}
@@ -184,9 +193,7 @@ class StoreWriter:
         for name, part in zip(("indices", "data"), parts, strict=True):
             array = self._arrays[name]
             array.resize((self._written + size,))
-            for start in range(0, size, SHARD):
-                stop = min(start + SHARD, size)
-                array[self._written + start : self._written + stop] = part[start:stop]
+            write_array(array, part[:size], self._written)
         self._written += size
         rest = tuple(part[size:].copy() for part in parts)
         self._pending, self._pending_size = [(rest[0], rest[1])], len(rest[0])
