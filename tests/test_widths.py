@@ -15,7 +15,7 @@ import pytest
 import scipy.sparse as sp
 import zarr
 
-from rfmdist.observations import writer
+from rfmdist.observations import layout, writer
 from rfmdist.observations.blocks import Role, RowBlock
 from rfmdist.observations.convert import _joined, as_csr, as_sparse
 from rfmdist.observations.draws import STRETCH, HoldOut, entry_hash, uniforms
@@ -223,6 +223,17 @@ def test_entries_at_the_border(tmp_path: Path, before: int) -> None:
     assert block.values.tolist() == [1, 2, 3, 4]
     assert observations.row_block(3, 4).values.tolist() == [4]
     assert observations.hold_out(0.5, seed=0).roles(block).shape == (4,)
+
+
+@pytest.mark.parametrize("entries", [0, 63, 64, 65, 128, 129])
+def test_entries_about_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
+    """A store whose last shard is full, or holds one entry, is read back bit for bit."""
+    for module in (writer, layout):
+        monkeypatch.setattr(module, "SHARD", 64)
+    monkeypatch.setattr(layout, "CHUNK", 16)
+    matrix = sp.coo_array((np.arange(entries) + 1.0, divmod(np.arange(entries), 10)), shape=(14, 10))
+    Observations.from_scipy(matrix, tmp_path / "s")
+    assert np.array_equal(Observations.open(tmp_path / "s").to_scipy().toarray(), matrix.toarray())
 
 
 def test_roles_at_the_border(tmp_path: Path) -> None:

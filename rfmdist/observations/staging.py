@@ -30,13 +30,13 @@ from rfmdist.observations.layout import index_dtype
 from rfmdist.observations.sources import Table
 from rfmdist.observations.sql import TEXT_ID, WRONG, find_wrong, take_id, take_value
 
-OUTSIDE = 550_000_000
-"""Bytes of the budget that DuckDB does not count: Python, its libraries, the writer's shards. Measured with 20 million
-lines: peaks of 0.98 GB for a budget of 1 GB and 0.68 GB for 700 MB; with 400 MB here both were 0.13 GB over."""
+OUTSIDE, SHARE = 500_000_000, 0.9
+"""Bytes of the budget that DuckDB does not count, Python, its libraries, the writer's shard; and the share of the rest
+that it may count: what it holds beyond its limit grows with that."""
 INTERRUPTED = re.compile(r"^(Query interrupted|INTERRUPT Error)")
 """What DuckDB says when Ctrl-C stops it."""
-LEAST = 150_000_000
-"""Bytes DuckDB needs to sort anything."""
+LEAST = 200_000_000
+"""Bytes of the rest without which DuckDB sorts nothing."""
 BATCH = 1 << 18
 """Entries a batch of the sorted stream."""
 
@@ -100,7 +100,8 @@ class Stage:
     def __init__(
         self, beside: Path | None, memory: str | int | None = None, dtype: Any = np.float64, *, pairs: bool = False
     ) -> None:
-        self._limit = parse_memory("1GB" if memory is None else memory) - OUTSIDE
+        self._budget = parse_memory("1GB" if memory is None else memory)
+        self._limit = int(SHARE * (self._budget - OUTSIDE))
         self._given = memory is not None
         self._beside = beside
         self._float = "FLOAT" if np.dtype(dtype) == np.float32 else "DOUBLE"
@@ -284,9 +285,9 @@ class Stage:
         if out_of_memory and not self._given:
             return InputError("the table is too large to be read at once; cut it into smaller ones")
         if out_of_memory:
-            budget = self._limit + OUTSIDE
             return InputError(
-                f"memory {format_bytes(budget)}: too small a budget for these entries, try {format_bytes(2 * budget)}"
+                f"memory {format_bytes(self._budget)}: too small a budget for these entries, try"
+                f" {format_bytes(2 * self._budget)}"
             )
         if table is None:
             return InputError(f"DuckDB cannot sort the entries ({text.splitlines()[0]})")
