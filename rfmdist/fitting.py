@@ -14,7 +14,7 @@ import numpy as np
 from rfmdist.completion import Completion
 from rfmdist.engine import work
 from rfmdist.engine.plan import Plan
-from rfmdist.engine.run import Executor
+from rfmdist.engine.run import Executor, Traffic
 from rfmdist.errors import InputError, SingularRowError
 from rfmdist.features.augmented import AugmentedFeatures
 from rfmdist.features.cosine import with_cosines
@@ -67,6 +67,7 @@ class Fit:
         counts = observations.role_counts()
         self.validated = counts["validation"]  # the number of entries to choose by
         self.observed_share = (counts["train"] + counts["validation"]) / np.prod(observations.shape, dtype=float)
+        self._traffic = run.traffic()
         self.callbacks = [*(model.callbacks or ()), *([report] if model.verbose else [])]
         self.preparation = Preparation(model, observations, plan, run, bool(self.validated))
 
@@ -122,7 +123,19 @@ class Fit:
                 raise InputError("the features left the dtype's range: lower replacement, floor or power")
             best.offer(t, error if targets.scored else -t, completion)
             seconds = time.perf_counter() - started
-            record = Iteration(stage, t + 1, limit, *point, *settings, error, change, seconds, completion)
+            record = Iteration(
+                stage,
+                t + 1,
+                limit,
+                *point,
+                *settings,
+                error,
+                change,
+                seconds,
+                completion,
+                moved_bytes=moved,
+                read_bytes=read,
+            )
             settled = best.exhausted(t) if targets.scored else stage == "fit" and change < model.tol
             settled &= point.ridge <= wait
             if self.told_to_stop(record) or settled:
@@ -187,6 +200,11 @@ class Fit:
         for shelf in shelves:
             shelf.discard()
         return scores[0], features
+
+    def _traffic_since(self) -> Traffic:
+        """Bytes moved and read since this was asked last."""
+        before, self._traffic = self._traffic, self.run.traffic()
+        return self._traffic.since(before)
 
     def told_to_stop(self, record: Iteration) -> bool:
         """Keep the record and tell the callbacks."""

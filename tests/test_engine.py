@@ -490,6 +490,10 @@ class FailingClient:
         """Fail."""
         raise self.error
 
+    def nthreads(self) -> dict[str, int]:
+        """Tell of no workers."""
+        return {}
+
     def wait_for_workers(self, count: int, timeout: float) -> None:
         """Wait in vain."""
         raise TimeoutError
