@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmdist.observations.ahead import ahead
 from rfmdist.observations.blocks import Role, RowBlock
 from rfmdist.observations.layout import index_dtype
 from rfmdist.observations.store import Observations
 
 HELD_BYTES = 1 << 26
 """Bytes of entries that are held for several passes, rather than read again at each."""
+PASS_ENTRIES, PASS_ROWS = 1 << 21, 1 << 17
+"""Entries and rows of a block that is only gone through: of the chunks it is read from few are decoded twice."""
 ALIGNMENT, SPARE = 8, 1 << 20
 """Where arrays may begin, and room for what that leaves empty."""
 Pair = tuple[RowBlock, RowBlock | None]
@@ -73,19 +76,44 @@ class KeptBlocks:
         return place
 
 
-@dataclass(frozen=True)
-class Passes:
-    """The row blocks of ``roles``, to be gone through several times, read again at each."""
+def pieces(observations: Observations, group: tuple[int, int]) -> list[tuple[int, int]]:
+    """Cut a range of rows into blocks that are only gone through."""
+    return observations.ranges(group, PASS_ENTRIES, PASS_ROWS)
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """The entries of ``roles``, by blocks of rows that are gone through several times: held where they take little."""
 
     observations: Observations
     roles: frozenset[Role]
+    _kept: KeptBlocks = field(default_factory=KeptBlocks, init=False, repr=False)
 
-    def __iter__(self) -> Iterator[RowBlock]:
-        return self.observations.row_blocks(self.roles)
+    def blocks(self, group: tuple[int, int]) -> Iterator[RowBlock]:
+        """Read the blocks of a range of rows, the next while one is worked on."""
+        return ahead(lambda range_: self.read(*range_), pieces(self.observations, group))
 
+    def read(self, start: int, stop: int) -> RowBlock:
+        """Read rows ``start`` to ``stop``."""
+        found = self._kept.get(start, stop)
+        return (found or self._kept.offer(start, stop, (self._read(start, stop), None), self._bound))[0]
 
-def passes(observations: Observations, roles: frozenset[Role]) -> Iterable[RowBlock]:
-    """Return the row blocks of ``roles`` for several passes: held in memory where they take little."""
-    itemsize = index_dtype(observations.shape[1]).itemsize + observations.dtype.itemsize
-    blocks = Passes(observations, roles)
-    return list(blocks) if observations.nnz * itemsize <= HELD_BYTES else blocks
+    def _read(self, start: int, stop: int) -> RowBlock:
+        from rfmdist.observations import loops
+
+        block = self.observations.row_block(start, stop)
+        roles, wanted = self.observations.roles(block), np.zeros(len(Role), np.int64)
+        wanted[list(self.roles)] = 1
+        number = sum(int(np.count_nonzero(roles == role)) for role in self.roles)
+        if number == len(roles):
+            return block
+        indptr, indices, values = (np.empty_like(part) for part in (block.indptr, block.indices, block.values))
+        loops.take_wanted(block.indptr, block.indices, block.values, roles, wanted, indptr, indices, values)
+        return RowBlock(start, stop, indptr, indices[:number], values[:number])
+
+    @property
+    def _bound(self) -> int:
+        """Bytes of all blocks where they are few, or else none."""
+        (m, n), size = self.observations.shape, self.observations.nnz
+        needed = size * (index_dtype(n).itemsize + self.observations.dtype.itemsize)
+        return needed + 8 * (2 * m + 1) if needed <= HELD_BYTES else 0

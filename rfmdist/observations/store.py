@@ -16,6 +16,7 @@ from zarr.storage import LocalStore
 
 from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.additions import COPY, read_offsets, write_offsets, write_split
+from rfmdist.observations.ahead import ahead
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
 from rfmdist.observations.by_column import write_by_column
 from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_scipy
@@ -277,13 +278,19 @@ class Observations:
 
     def role_counts(self) -> dict[str, int]:
         """Number of entries of each role."""
+        counts = dict.fromkeys(Role, 0)
+        if self._held_out is None and not self.has_split:
+            counts[Role.TRAIN] = self.nnz
+            return {role.name.lower(): count for role, count in counts.items()}
         if self._held_out is None:
-            ranges = ((low, min(low + SHARD, self.nnz)) for low in range(0, self.nnz, SHARD))
-            pieces = (self._stored_roles(*range_) for range_ in ranges)
+            ranges = [(low, min(low + SHARD, self.nnz)) for low in range(0, self.nnz, SHARD)]
+            pieces = ahead(lambda range_: self._stored_roles(*range_), ranges)
         else:
-            pieces = (self.roles(block) for block in self.row_blocks())
-        counts = sum((np.bincount(piece, minlength=len(Role)) for piece in pieces), np.zeros(len(Role), np.int64))
-        return {role.name.lower(): int(count) for role, count in zip(Role, counts, strict=True)}
+            pieces = ahead(lambda range_: self.roles(self.row_block(*range_)), self.ranges())
+        for piece in pieces:
+            for role in Role:
+                counts[role] += int(np.count_nonzero(piece == role))
+        return {role.name.lower(): count for role, count in counts.items()}
 
     def entries(self, part: str, low: int, high: int) -> NDArray[Any]:
         """Read positions ``low`` to ``high`` of one array of the entries: data, indices, indptr or split.
