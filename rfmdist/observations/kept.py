@@ -17,8 +17,8 @@ from rfmdist.observations.store import Observations
 
 HELD_BYTES = 1 << 26
 """Bytes of entries that are held for several passes, rather than read again at each."""
-PASS_ENTRIES, PASS_ROWS = 1 << 21, 1 << 17
-"""Entries and rows of a block that is only gone through: of the chunks it is read from few are decoded twice."""
+PASS_ENTRIES, PASS_ROWS = 1 << 20, 1 << 17
+"""Entries and rows of a block that is only gone through."""
 ALIGNMENT, SPARE = 8, 1 << 20
 """Where arrays may begin, and room for what that leaves empty."""
 Pair = tuple[RowBlock, RowBlock | None]

@@ -198,17 +198,23 @@ def place(indices: Array, free: Array, places: Array) -> None:
 
 
 @njit(nogil=True, cache=True)
-def deal(places: Array, size: int, cuts: Array, order: Array) -> None:
-    """Order entries by the stretch of ``size`` places they go to, ``cuts`` (stretches + 1,) being where each begins."""
+def deal(places: Array, step: int, cuts: Array, turns: Array, within: Array) -> None:
+    """Deal entries to the stretches of ``step`` places that they go to.
+
+    ``turns`` (entries,) is where each comes when stretch follows stretch, which begin at the numbers in ``cuts``
+    (stretches + 1,); ``within`` (entries,), in that order, the places counted from the begin of the stretch.
+    """
     cuts[:] = 0
     for t in range(len(places)):
-        cuts[places[t] // size + 1] += 1
+        turns[t] = places[t] // step
+        cuts[turns[t] + 1] += 1
     for k in range(len(cuts) - 1):
         cuts[k + 1] += cuts[k]
     free = cuts.copy()
     for t in range(len(places)):
-        k = places[t] // size
-        order[free[k]] = t
+        k = turns[t]
+        turns[t] = free[k]
+        within[free[k]] = places[t] - k * step
         free[k] += 1
 
 

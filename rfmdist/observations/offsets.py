@@ -55,10 +55,9 @@ def fit_offsets(
     Offsets
         float64.
     """
-    if kind is not None and kind not in get_args(OffsetKind):
-        raise InputError(f"offsets={kind!r} is not known: use one of {', '.join(get_args(OffsetKind))} or None")
     if kind is None:
         return given_offsets(observations, None)
+    _check(kind)
     wanted = frozenset(roles)
     facts = overview(observations, [wanted]).of(wanted)
     return find_offsets(Entries(observations, wanted), facts, kind, shrinkage, sweeps, Here())[0]
@@ -71,6 +70,7 @@ def find_offsets(
 
     Where the rows come last, what is left of them is found on the way and returned too.
     """
+    _check(kind)
     m, n = entries.observations.shape
     mean, rows, columns = facts.summary.mean if facts.summary.count else 0.0, np.zeros(m), np.zeros(n)
     sums, counts, taken = facts.column_sums(mean), np.maximum(facts.by_column + shrinkage, 1), np.zeros(n)
@@ -110,6 +110,11 @@ def row_offsets(block: RowBlock, offsets: Offsets, shrinkage: float) -> NDArray[
     rows = np.empty(block.stop - block.start)
     loops.row_offsets(block.indptr, block.indices, block.values, offsets.mean, offsets.columns, float(shrinkage), rows)
     return rows
+
+
+def _check(kind: str) -> None:
+    if kind not in get_args(OffsetKind):
+        raise InputError(f"offsets={kind!r} is not known: use one of {', '.join(get_args(OffsetKind))} or None")
 
 
 def _swept(group: Group, entries: Entries, mean: float, columns: NDArray[np.float64], shrinkage: float, _: Any) -> Part:

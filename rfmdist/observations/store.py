@@ -18,7 +18,7 @@ from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.additions import COPY, read_offsets, write_offsets, write_split
 from rfmdist.observations.ahead import ahead
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
-from rfmdist.observations.by_column import write_by_column
+from rfmdist.observations.by_column import MEMORY, write_by_column
 from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_scipy
 from rfmdist.observations.draws import HoldOut
 from rfmdist.observations.layout import BY_COLUMN, BY_ROW, DICTIONARY, SHARD, Order
@@ -150,11 +150,17 @@ class Observations:
         """
         return type(self)(self._root, HoldOut(fraction, seed), self._order)
 
-    def by_column(self) -> Self:
+    def by_column(self, memory: int = MEMORY) -> Self:
         """Return the same entries with columns for rows: observations of shape (n, m).
 
         They are read from a copy in the order of the columns, which is made at the first call, out of core, and
         kept in the store until another split is stored. Roles, the held-out part and the ids go along.
+
+        Parameters
+        ----------
+        memory : int, default 512 MiB
+            Bytes that making the copy may take, about. More entries than this holds are dealt to files in the store
+            on the way, which take as much disk as the copy and then go.
 
         Raises
         ------
@@ -170,7 +176,7 @@ class Observations:
             return found
         self.refuse_change()
         try:
-            write_by_column(self, self._matrix, COPY)
+            write_by_column(self, self._matrix, COPY, memory)
         except (StoreError, KeyError):  # another fit may have made the copy meanwhile: theirs is as good
             if not self._copy()._is_copy_of(self):
                 raise
