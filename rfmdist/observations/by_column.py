@@ -88,7 +88,7 @@ def _pointers(source: Observations) -> NDArray[np.int64]:
     from rfmdist.observations import loops
 
     indptr = np.zeros(source.shape[1] + 1, np.int64)
-    ranges = ((low, min(low + SHARD, source.nnz)) for low in range(0, source.nnz, SHARD))
+    ranges = ((low, min(low + READ_ENTRIES, source.nnz)) for low in range(0, source.nnz, READ_ENTRIES))
     for indices in ahead(lambda range_: source.entries("indices", *range_), ranges):
         loops.count_columns(indices, indptr[1:])
     return np.cumsum(indptr)

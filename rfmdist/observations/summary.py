@@ -187,7 +187,7 @@ def _summary(origin: float, moments: NDArray[np.float64], ends: NDArray[np.float
     count, total, squares = moments.tolist()
     if not count:
         return Summary(0, np.nan, np.nan, 0, 0, np.nan, np.nan)
-    with np.errstate(invalid="ignore"):  # what float64 cannot hold is told as not finite
+    with np.errstate(over="ignore", invalid="ignore"):  # what float64 cannot hold is told as not finite
         deviation = float(np.sqrt(np.maximum(squares - np.float64(total) ** 2 / count, 0.0) / count))
     least, at_least, greatest, at_greatest = ends.tolist()
     return Summary(int(count), least, greatest, int(at_least), int(at_greatest), origin + total / count, deviation)
