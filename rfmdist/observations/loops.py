@@ -59,6 +59,30 @@ def take_wanted(
         left[i + 1] = place
 
 
+@njit(nogil=True, cache=True)
+def choose_least(indptr: Array, draws: Array, count: int, chosen: Array) -> None:
+    """Mark in ``chosen`` (entries,) the ``count`` entries of least draw of each row with more; of equal ones the first.
+
+    Few draws are among the least so far, so that a list in order, to which they are added, costs little.
+    """
+    least, where = np.empty(count), np.empty(count, np.int64)
+    for i in range(len(indptr) - 1):
+        if indptr[i + 1] - indptr[i] <= count:
+            continue
+        held = 0
+        for t in range(indptr[i], indptr[i + 1]):
+            if held == count and draws[t] >= least[count - 1]:
+                continue
+            held = min(held + 1, count)
+            k = held - 1
+            while k > 0 and least[k - 1] > draws[t]:
+                least[k], where[k] = least[k - 1], where[k - 1]
+                k -= 1
+            least[k], where[k] = draws[t], t
+        for k in range(count):
+            chosen[where[k]] = True
+
+
 # ---- what is known without offsets -----------------------------------------------------------------------------
 
 
