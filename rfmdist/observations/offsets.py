@@ -72,18 +72,19 @@ def find_offsets(
     """
     _check(kind)
     m, n = entries.observations.shape
-    mean, rows, columns = facts.summary.mean if facts.summary.count else 0.0, np.zeros(m), np.zeros(n)
-    sums, counts, taken = facts.column_sums(mean), np.maximum(facts.by_column + shrinkage, 1), np.zeros(n)
-    groups, published, spread = groups_of(entries.observations), run.publish(entries), None
-    for _ in range({"both": sweeps, "rows": 1, "columns": 1}[kind] if kind != "global" else 0):
+    mean, columns, part = facts.summary.mean if facts.summary.count else 0.0, np.zeros(n), Part({"taken": np.zeros(n)})
+    sums, counts = facts.column_sums(mean), np.maximum(facts.by_column + shrinkage, 1)
+    groups, published = groups_of(entries.observations), run.publish(entries)
+    for _ in range({"global": 0, "both": sweeps}.get(kind, 1)):
         if kind != "rows":
-            columns = (sums - taken) / counts
+            columns = (sums - part.sums["taken"]) / counts
         if kind != "columns":
+            part.rows.clear()
             part = run.reduce(_swept, groups, published, mean, run.publish(columns), shrinkage)
-            taken = part.sums["taken"]
-            rows, squares, peaks = part.joined()
-            spread = Spread(squares, facts.by_row, float(peaks.max(initial=0.0)))
-    return Offsets(mean, rows, columns, shrinkage if kind in ("both", "rows") else None), spread
+    if not part.rows:
+        return Offsets(mean, np.zeros(m), columns, shrinkage if kind in ("both", "rows") else None), None
+    rows, squares, peaks = part.joined()
+    return Offsets(mean, rows, columns, shrinkage), Spread(squares, facts.by_row, float(peaks.max()))
 
 
 def given_offsets(observations: Observations, kind: Literal["stored"] | None) -> Offsets:

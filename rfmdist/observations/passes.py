@@ -38,8 +38,11 @@ class Part:
         return self
 
     def joined(self) -> Iterator[NDArray[Any]]:
-        """What belongs to the rows, joined along its last axis."""
-        return (np.concatenate(pieces, axis=-1) for pieces in zip(*self.rows, strict=True))
+        """What belongs to the rows, one kind after another, joined along its last axis; its pieces are let go."""
+        kinds = list(zip(*self.rows, strict=True))
+        self.rows.clear()
+        while kinds:
+            yield np.concatenate(kinds.pop(0), axis=-1)
 
 
 class Runner(Protocol):
