@@ -178,7 +178,7 @@ class Preparation:
         return bare, offsets.columns / targets.unit, shrinkage
 
 
-def _margin(counts: NDArray[np.integer], offsets: NDArray[np.float64], table: NDArray[np.float64]) -> Margin:
+def _margin(counts: NDArray[Any], offsets: NDArray[np.float64], table: NDArray[np.float64]) -> Margin:
     """Counts, and as side columns their logarithm, the offsets and the user's own (RATINGS (4))."""
     told = (standardised(values) for values in (np.log(counts + COUNT_START), offsets))
     columns = [column for column in told if column is not None]

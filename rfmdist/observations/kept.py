@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from rfmdist.observations.ahead import ahead
 from rfmdist.observations.blocks import Role, RowBlock
-from rfmdist.observations.layout import index_dtype
 from rfmdist.observations.store import Observations
 
 HELD_BYTES = 1 << 26
 """Bytes of entries that are held for several passes, rather than read again at each."""
-PASS_ENTRIES, PASS_ROWS = 1 << 20, 1 << 17
-"""Entries and rows of a block that is only gone through."""
+PASS_ENTRIES, PASS_ROWS = 1 << 21, 1 << 17
+"""Entries and rows of a block that is only gone through: of the chunks it is read from few are decoded twice."""
 ALIGNMENT, SPARE = 8, 1 << 20
 """Where arrays may begin, and room for what that leaves empty."""
 Pair = tuple[RowBlock, RowBlock | None]
@@ -96,7 +95,12 @@ class Entries:
     def read(self, start: int, stop: int) -> RowBlock:
         """Read rows ``start`` to ``stop``."""
         found = self._kept.get(start, stop)
-        return (found or self._kept.offer(start, stop, (self._read(start, stop), None), self._bound))[0]
+        if found is None:
+            block = self._read(start, stop)
+            needed = int(self.observations.indptr[-1]) * (block.indices.itemsize + block.values.itemsize)
+            bound = needed + 16 * len(self.observations.indptr) if needed <= HELD_BYTES else 0
+            found = self._kept.offer(start, stop, (block, None), bound)
+        return found[0]
 
     def _read(self, start: int, stop: int) -> RowBlock:
         from rfmdist.observations import loops
@@ -110,10 +114,3 @@ class Entries:
         indptr, indices, values = (np.empty_like(part) for part in (block.indptr, block.indices, block.values))
         loops.take_wanted(block.indptr, block.indices, block.values, roles, wanted, indptr, indices, values)
         return RowBlock(start, stop, indptr, indices[:number], values[:number])
-
-    @property
-    def _bound(self) -> int:
-        """Bytes of all blocks where they are few, or else none."""
-        (m, n), size = self.observations.shape, self.observations.nnz
-        needed = size * (index_dtype(n).itemsize + self.observations.dtype.itemsize)
-        return needed + 8 * (2 * m + 1) if needed <= HELD_BYTES else 0

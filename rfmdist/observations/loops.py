@@ -95,17 +95,17 @@ def gather(
     slots: Array,
     origin: float,
     by_role: Array,
-    sums: Array,
-    counts: Array,
+    columns: Array,
     moments: Array,
     ends: Array,
     by_row: Array,
 ) -> None:
     """Add what a block's entries tell, each to the slot of its role; a slot of -1 takes none.
 
-    ``by_role`` (roles,) and ``counts`` (slots, n) are numbers of entries, ``by_row`` (slots, rows) those of each row.
-    ``sums`` (slots, n) are of each column's values less ``origin``. ``moments`` (slots, 3): the number, the sum and the
-    sum of squares of values less ``origin``; ``ends`` (slots, 4): the least and how often, the greatest and how often.
+    ``by_role`` (roles,) and ``by_row`` (slots, rows) are numbers of entries. ``columns`` (slots, n, 2) are the sum of
+    each column's values less ``origin`` and their number, side by side in the cache. ``moments`` (slots, 3): number,
+    sum and the sum of squares of values less ``origin``; ``ends`` (slots, 4): the least and how often, the greatest and
+    how often.
     """
     for i in range(len(indptr) - 1):
         for t in range(indptr[i], indptr[i + 1]):
@@ -116,8 +116,8 @@ def gather(
                 continue
             value, j = np.float64(values[t]), indices[t]
             left = value - origin
-            sums[slot, j] += left
-            counts[slot, j] += 1
+            columns[slot, j, 0] += left
+            columns[slot, j, 1] += 1.0
             by_row[slot, i] += 1
             moments[slot, 0] += 1.0
             moments[slot, 1] += left

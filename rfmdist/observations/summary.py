@@ -62,7 +62,7 @@ class Facts:
 
     Attributes
     ----------
-    by_row, by_column : integer ndarrays of shape (m,) and (n,)
+    by_row, by_column : ndarrays of shape (m,) and (n,), the first of integers
         Number of entries of each row, and of each column.
     sums : float64 ndarray of shape (n,)
         Sum of each column's values less ``origin``.
@@ -73,7 +73,7 @@ class Facts:
     """
 
     by_row: NDArray[np.integer]
-    by_column: NDArray[np.integer]
+    by_column: NDArray[np.float64]
     sums: NDArray[np.float64]
     origin: float
     summary: Summary
@@ -118,12 +118,18 @@ class Overview:
         """Return what is known of the entries of ``roles``, which some slots make up."""
         slots = [k for k, held in enumerate(self._slots) if held <= roles]
         assert frozenset().union(*(self._slots[k] for k in slots)) == roles, "these roles were not gathered"
-        sums, by_column, moments = (self._sums[name][slots].sum(axis=0) for name in ("sums", "counts", "moments"))
+        columns, moments = (self._sums[name][slots].sum(axis=0) for name in ("columns", "moments"))
         by_row = self._by_row[slots[0]] if len(slots) == 1 else self._by_row[slots].sum(axis=0)
         ends = Ends(self._sums["ends"].values[slots[:1]])
         for k in slots[1:]:
             ends += Ends(self._sums["ends"].values[[k]])
-        return Facts(by_row, by_column, sums, self._origin, _summary(self._origin, moments, ends.values[0]))
+        return Facts(
+            by_row,
+            columns[:, 1].copy(),
+            columns[:, 0].copy(),
+            self._origin,
+            _summary(self._origin, moments, ends.values[0]),
+        )
 
 
 def overview(
@@ -141,7 +147,7 @@ def overview(
         Where the pass runs; here when left out.
     """
     run, slots = run or Here(), tuple(slots)
-    first = observations.entries("data", 0, min(ORIGIN_ENTRIES, observations.nnz))
+    first = observations.entries("data", 0, min(ORIGIN_ENTRIES, int(observations.indptr[-1])))
     origin = float(np.partition(first, len(first) // 2)[len(first) // 2]) if len(first) else 0.0
     slot_of = np.full(len(Role), -1)
     for k, roles in enumerate(slots):
@@ -166,7 +172,7 @@ def _gathered(
 
     n = observations.shape[1]
     by_role, moments = np.zeros(len(Role), np.int64), np.zeros((slots, 3))
-    sums, counts = np.zeros((slots, n)), np.zeros((slots, n), np.int64)
+    columns = np.zeros((slots, n, 2))
     ends = np.tile([np.inf, 0.0, -np.inf, 0.0], (slots, 1))
     rows: list[tuple[NDArray[Any], ...]] = []
 
@@ -177,9 +183,9 @@ def _gathered(
     for block, roles in ahead(read, pieces(observations, group)):
         by_row = np.zeros((slots, block.stop - block.start), np.int32)
         arrays = block.indptr, block.indices, block.values, roles
-        loops.gather(*arrays, slot_of, origin, by_role, sums, counts, moments, ends, by_row)
+        loops.gather(*arrays, slot_of, origin, by_role, columns, moments, ends, by_row)
         rows.append((by_row,))
-    return Part({"roles": by_role, "sums": sums, "counts": counts, "moments": moments, "ends": Ends(ends)}, rows)
+    return Part({"roles": by_role, "columns": columns, "moments": moments, "ends": Ends(ends)}, rows)
 
 
 def _summary(origin: float, moments: NDArray[np.float64], ends: NDArray[np.float64]) -> Summary:
