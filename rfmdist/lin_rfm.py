@@ -260,6 +260,7 @@ class LinRFM(Estimator):
             print(f"choosing takes at most {self.choosing_bound:.1f} times as long as one fit", file=sys.stderr)
         with executor(client, observations.scratch_folder()) as run:
             fit = Fit(self, observations, self.plan_, run)
+            self._check_counts(observations, fit.counts)
             found = Choice(fit).recover()
             if isinstance(found, Recovered):
                 return self._recovered(found)
@@ -323,11 +324,16 @@ class LinRFM(Estimator):
         return self
 
     def _with_validation(self, observations: Observations) -> Observations:
-        """Observations with training entries and, unless none are wanted, validation entries."""
-        exact = self.noise == 0  # nothing is then left to be chosen
-        if not observations.role_counts()["validation"] and self.validation_fraction and not exact:
-            observations = observations.hold_out(self.validation_fraction, self.random_state)
+        """Observations with a part held out for validation, if they have none and some are wanted."""
         counts = observations.role_counts()
+        self._check_counts(observations, counts | {"validation": 1})  # before anything is planned for nothing
+        if counts["validation"] or not self.validation_fraction or self.noise == 0:
+            return observations
+        return observations.hold_out(self.validation_fraction, self.random_state)
+
+    def _check_counts(self, observations: Observations, counts: dict[str, int]) -> None:
+        """Refuse observations without training entries, or without the validation entries that are needed."""
+        exact = self.noise == 0  # nothing is then left to be chosen
         if not counts["train"]:
             raise InputError(f"{observations.name}: there are no training entries to fit; split it otherwise")
         if not counts["validation"] and self.noise not in ("auto", 0):
@@ -340,4 +346,3 @@ class LinRFM(Estimator):
                 f"{observations.name}: there are no validation entries to choose settings by; split it with some,"
                 " or give ridge and replacement as numbers, or noise=0 where values are exact"
             )
-        return observations

@@ -124,9 +124,10 @@ def test_a_block_of_rows_beyond_int32() -> None:
     assert block.rows.tolist() == [NARROW - 1, NARROW + 1, NARROW + 1]
     assert as_csr(block, 3).toarray().tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1]]
     assert as_sparse(block, 3).coords.tolist() == [[0, 2, 2], [1, 0, 2]]
-    rows, columns = np.arange(1000), np.zeros(1000, np.int32)
+    places, columns = np.arange(1001), np.zeros(1000, np.int32)
     for far in (NARROW, WIDE):
-        near, other = (HoldOut(0.5, 0).apply(np.zeros(1000, np.uint8), r, columns) for r in (rows, rows + far))
+        blocks = (RowBlock(first, first + 1000, places, columns, np.ones(1000)) for first in (0, far))
+        near, other = (HoldOut(0.5, 0).apply(np.zeros(1000, np.uint8), block) for block in blocks)
         assert 300 < np.count_nonzero(near != other) < 700
 
 
