@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from rfmdist.engine.run import InProcess
 from rfmdist.kernels.threads import Threads
 from rfmdist.observations import kept, passes
-from rfmdist.observations.blocks import ALL_ROLES, FITTED_ROLES, Offsets, Role
+from rfmdist.observations.blocks import ALL_ROLES, FITTED_ROLES, Offsets, Role, RowBlock
 from rfmdist.observations.draws import COLUMN, ROW, SEED, WORD, HoldOut, entry_hash
 from rfmdist.observations.kept import Entries
 from rfmdist.observations.offsets import fit_offsets
