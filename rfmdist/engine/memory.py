@@ -1,0 +1,281 @@
+"""What a fit holds in memory at its worst moment, foreseen from its sizes alone. Pure: it reads no file and no clock.
+
+A fit is a row of stages, and each stage has moments at which most is alive. Each moment is a function of the sizes
+that names what is alive, in bytes; the peak is the greatest sum. Tests hold it to real fits in fresh processes: the
+measured peak is at most the one foreseen, and at least 1/1.15 of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+FRESH, FRESH_WORKER = 215_000_000, 250_000_000
+"""Bytes of a process that has loaded Python, the libraries and the kernels; of a Dask worker beside them. Measured."""
+LOADED_LATER = 12_000_000
+"""Bytes of what is first used once a fit runs: threads' stacks, codecs, the rest of the kernels. Measured."""
+BLOCKS_AHEAD = 1
+"""Blocks that are read, decoded and standardised at once: the one that is worked on, and those read ahead."""
+ENTRY_TEMPORARIES = 42
+"""Bytes an entry of a block being read takes beside its stored form: positions, offsets, places. Measured."""
+CHUNKS_READ = 16_000_000
+"""Bytes of chunks that are decoded at once, and of their compressed form."""
+START_ENTRY, START_BYTES = 52, 512_000_000
+"""Bytes an entry that the passes before the first iteration hold, and at most in all."""
+COPY_ENTRY, COPY_BYTES = 26, 512_000_000
+"""The same of the making of the column-ordered copy: a buffer, a shard being written, a piece being turned."""
+SAVE_SHARD, SAVE_ENTRY = 5_500_000, 24
+"""Entries that a saving holds, its writer's shards among them, and bytes of each beside Python. Measured."""
+TEXT_ID, NUMBER_ID = 90, 24
+"""Bytes of an id while a completion is saved."""
+TILE_BYTES, PANEL_BYTES = 768 * 768 * 8, 512 * 8
+"""Bytes a thread takes for a tile of Z'Z, and a row of a panel of a product of n × n."""
+
+Parts = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What decides what a fit holds.
+
+    Attributes
+    ----------
+    rows, columns, entries : int
+        Of the observations.
+    stored, itemsize : int
+        Bytes of a stored value, and of one of the features and solves.
+    features, sides, form
+        As in `Plan`.
+    rank : int
+        The greatest that the fit may reach.
+    held : int
+        Columns of features that other results hold, beside the current ones and the best of their stage.
+    side : tuple of int
+        Side columns of the rows, and of the columns.
+    indicators, margins, scaled : bool
+        Whether the block of indicators is fitted, counts and side columns are gathered, rows have scales.
+    power : float
+        α.
+    longest, block_entries, block_rows : int
+        Entries of the longest row; entries and rows of the largest block.
+    groups : int
+        Sums that are held at once (see `sums_held`).
+    threads : int
+        Of this process.
+    drawn : bool
+        Whether validation entries are drawn anew at each reading, rather than stored.
+    kept_rows, kept_columns : int
+        Bytes of the blocks kept of each order.
+    text : bool
+        Whether ids are text.
+    """
+
+    rows: int
+    columns: int
+    entries: int
+    stored: int = 4
+    itemsize: int = 4
+    features: Literal["dense", "factored"] = "factored"
+    sides: Literal["columns", "both"] = "both"
+    form: Literal["product", "gram"] = "product"
+    rank: int = 32
+    held: int = 0
+    side: tuple[int, int] = (0, 0)
+    indicators: bool = False
+    margins: bool = False
+    scaled: bool = False
+    power: float = 0.5
+    longest: int = 0
+    block_entries: int = 1 << 20
+    block_rows: int = 1 << 12
+    sums: int = 1
+    threads: int = 1
+    drawn: bool = False
+    kept_rows: int = 0
+    kept_columns: int = 0
+    text: bool = False
+
+    @property
+    def across(self) -> Sizes:
+        """The sizes of the transposed matrix, whose columns are solved in turn."""
+        return replace(self, rows=self.columns, columns=self.rows, side=self.side[::-1])
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The worst moment of a fit: its name, and the bytes of what is then alive."""
+
+    moment: str
+    parts: Parts
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+
+def fit_memory(sizes: Sizes, base: int = FRESH, *, saved: bool = True) -> Memory:
+    """Foresee the peak of a process that fits, and then saves the completion unless it is not ``saved``.
+
+    ``base`` is what the process holds with the libraries and kernels loaded.
+    """
+    always = {"Python and libraries": base + LOADED_LATER, **_tables(sizes)}
+    moments = [*_moments(sizes), *([("saving", saving(sizes))] if saved else [])]
+    return max((Memory(name, always | parts) for name, parts in moments), key=lambda memory: memory.total)
+
+
+def _moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
+    yield "start", starting(sizes)
+    kept = {"kept blocks": sizes.kept_rows}
+    if sizes.sides == "both":
+        yield "copy by column", copying(sizes)
+        kept = {"kept blocks": sizes.kept_rows + sizes.kept_columns}
+    moments = _dense_moments(sizes) if sizes.features == "dense" else _factored_moments(sizes)
+    for name, parts in moments:
+        yield name, kept | parts
+
+
+# ---- before and after the iterations ----------------------------------------------------------------------------
+
+
+def _tables(sizes: Sizes) -> Parts:
+    """One number or a few for each row and column, from the start to the end."""
+    m, n = sizes.rows, sizes.columns
+    pointers = 8 * (m + 1) + (8 * (n + 1) if sizes.sides == "both" else 0)
+    offsets = 8 * (m + 2 * n)
+    scales = 8 * m if sizes.scaled else 0
+    margins = 8 * (m + n) + 4 * (m * sizes.side[0] + n * sizes.side[1]) if sizes.margins else 0
+    return {"pointers": pointers, "offsets": offsets + scales, "counts and side columns": margins}
+
+
+def starting(sizes: Sizes) -> Parts:
+    """The passes for offsets, scales, range and counts; temporaries a row."""
+    temporaries = 16 * sizes.rows + (8 * (sizes.side[0] + 2) * sizes.rows if sizes.margins else 0)
+    return {"passes of the start": min(START_ENTRY * min(sizes.entries, 1 << 20), START_BYTES) + temporaries}
+
+
+def copying(sizes: Sizes) -> Parts:
+    """The making of the column-ordered copy."""
+    return {"copy by column": min(COPY_ENTRY * sizes.entries, COPY_BYTES) + 16 * sizes.columns}
+
+
+def saving(sizes: Sizes) -> Parts:
+    """The writing of the completion, with all ids and the row counts."""
+    ids = (TEXT_ID if sizes.text else NUMBER_ID) * max(sizes.rows, sizes.columns)
+    shards = min(sizes.entries, SAVE_SHARD) * (SAVE_ENTRY - 4 + sizes.stored)
+    return {"features": 2 * features_bytes(sizes), "ids and counts": ids + 24 * sizes.rows, "shards": shards}
+
+
+# ---- an iteration -----------------------------------------------------------------------------------------------
+
+
+def block_bytes(sizes: Sizes) -> int:
+    """Blocks being read, and what the solve of one takes."""
+    entries = min(sizes.block_entries, sizes.entries)
+    one = entries * (4 + sizes.stored + ENTRY_TEMPORARIES + (30 if sizes.drawn else 0)) + min(CHUNKS_READ, 8 * entries)
+    return BLOCKS_AHEAD * one + entries * sizes.itemsize
+
+
+def features_bytes(sizes: Sizes) -> int:
+    """Features of the columns: P; or U, offsets, and U of the indicators."""
+    if sizes.features == "dense":
+        return sizes.columns**2 * sizes.itemsize
+    return sizes.columns * _width(sizes, sizes.side[1]) * sizes.itemsize
+
+
+def _width(sizes: Sizes, side: int) -> int:
+    """Numbers a row of factored features, with ``side`` side columns, its offset among them."""
+    return sizes.rank * (2 if sizes.indicators else 1) + side + 1
+
+
+def _factored_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
+    held = sizes.held * sizes.columns * (2 if sizes.indicators else 1) * sizes.itemsize
+    ours = {"features": 2 * features_bytes(sizes), "features of other results": held}
+    if sizes.sides == "columns":
+        partial = features_bytes(sizes) + 16 * sizes.columns
+        sums = {"sums": sizes.sums * partial + (features_bytes(sizes) if sizes.power > 0.5 else 0)}
+        yield "columns", ours | sums | _at_work(sizes)
+        return
+    joined = ours | _joined(sizes)
+    yield "rows, joined", joined
+    yield "rows", ours | {"solved rows": _pieces(sizes)} | _at_work(sizes)
+    other = {"features of the other side": features_bytes(sizes.across)}
+    yield "columns, joined", ours | other | _joined(sizes.across)
+    yield "columns", ours | other | {"solved rows": _pieces(sizes.across)} | _at_work(sizes.across)
+
+
+def _at_work(sizes: Sizes) -> Parts:
+    """A block in flight, and the scratch of its solves."""
+    scratch = sizes.block_rows * _width(sizes, sizes.side[1]) * sizes.itemsize * (3 if sizes.indicators else 1)
+    return {"blocks in flight": block_bytes(sizes), "scratch": scratch}
+
+
+def _pieces(sizes: Sizes) -> int:
+    """What the row solves append where features cross: as wide as the features that rows are solved with."""
+    wide = (sizes.rank + sizes.side[1]) * (2 if sizes.indicators else 1) + 1
+    return sizes.rows * wide * sizes.itemsize
+
+
+def _joined(sizes: Sizes) -> Parts:
+    """The update of what crosses: all pieces, and the factor that they are joined to."""
+    factor = sizes.rows * (sizes.rank + sizes.side[0]) * sizes.itemsize
+    more = factor if sizes.power > 0.5 and not sizes.indicators else 0
+    return {"solved rows": _pieces(sizes), "next factor": factor + more}
+
+
+def _dense_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
+    n, item = sizes.columns, sizes.itemsize
+    ours = {"features": 3 * features_bytes(sizes)}
+    solves = {"solves": sizes.threads * (sizes.longest**2 * item + TILE_BYTES), "blocks in flight": block_bytes(sizes)}
+    if sizes.sides == "both":
+        yield from _dense_crossing(sizes, ours, solves)
+        return
+    slab = sizes.block_rows * n * item if sizes.form == "product" else 0
+    yield "rows", ours | solves | {"sums": sizes.sums * n * n * 8, "slab": slab}
+    update = n * n * (8 + item) + (3 * n * n * item if sizes.power > 0.5 else 0)
+    update += 4 * n * n * 8 if sizes.form == "gram" else 0
+    yield "update", ours | {"slab": slab, "sums and next features": update + sizes.threads * n * PANEL_BYTES}
+
+
+def _dense_crossing(sizes: Sizes, ours: Parts, solves: Parts) -> Iterator[tuple[str, Parts]]:
+    m, n, item = sizes.rows, sizes.columns, sizes.itemsize
+    rows = m * n * item
+    other = {"features of the other side": m * m * item}
+    powers = 2 if sizes.power > 0.5 else 0
+    yield "rows", ours | solves | {"solved rows": rows}
+    yield "rows, joined", ours | {"solved rows": 2 * rows, "products": (2 + powers) * m * m * item}
+    yield "columns", ours | solves | other | {"solved rows": rows}
+    yield "columns, joined", ours | other | {"solved rows": 2 * rows, "products": (2 + powers) * n * n * item}
+
+
+# ---- on a cluster -----------------------------------------------------------------------------------------------
+
+
+def worker_memory(sizes: Sizes, workers: int, threads: int) -> Memory:
+    """Foresee the peak of a worker: it may hold all of a sum, and works on as many groups as it has threads."""
+    kept = {"kept blocks": sizes.kept_rows + sizes.kept_columns}
+    always = {"Python and libraries": FRESH_WORKER, **_tables(sizes), **kept}
+    moments = _worker_moments(replace(sizes, threads=1), threads)
+    return max((Memory(name, always | parts) for name, parts in moments), key=lambda memory: memory.total)
+
+
+def _worker_moments(sizes: Sizes, threads: int) -> Iterator[tuple[str, Parts]]:
+    ours = {"features": 2 * features_bytes(sizes)}
+    work = {name: threads * size for name, size in _at_work(sizes).items()}
+    if sizes.sides == "columns":
+        partial = sizes.columns**2 * 8 if sizes.features == "dense" else features_bytes(sizes) + 16 * sizes.columns
+        yield "rows", ours | work | {"sums": (threads + 2 + sizes.sums) * partial}
+        return
+    solved, across = _pieces(sizes), _pieces(sizes.across)
+    if sizes.features == "dense":
+        solved = across = sizes.rows * sizes.columns * sizes.itemsize
+    yield "rows", ours | work | {"solved rows": 2 * solved}
+    other = {"features of the other side": features_bytes(sizes.across)}
+    yield "columns", ours | other | work | {"solved rows": 2 * across}
+
+
+def client_memory(sizes: Sizes, base: int = FRESH) -> Memory:
+    """Foresee the peak of the process whose workers do the work: it prepares, updates features, and saves."""
+    sizes = replace(sizes, kept_rows=0, kept_columns=0)
+    return fit_memory(sizes, max(base, FRESH_WORKER))
