@@ -132,7 +132,8 @@ class LinRFM(Estimator):
     verbose : int, default 0
         1 prints a line an iteration to standard error.
     callbacks : iterable of callables, optional
-        Each is called with an `Iteration` after every iteration; one that returns True ends that stage.
+        Each is called with an `Iteration` after every iteration; one that returns True ends that stage. One with a
+        method ``planned`` is given the plan and the observations before work begins.
 
     Attributes
     ----------
@@ -261,6 +262,7 @@ class LinRFM(Estimator):
         self.n_features_in_ = observations.shape[1]
         self.plan_ = plan_here(self, observations, client)
         check_extras(self, self.plan_)
+        self._tell_plan(observations)
         if self.verbose:
             print(f"choosing takes at most {self.choosing_bound:.1f} times as long as one fit", file=sys.stderr)
         with executor(client) as run:
@@ -308,6 +310,14 @@ class LinRFM(Estimator):
         coo = given.to_scipy().tocoo()
         rows, columns = (coo.row, coo.col) if by_place else (given.row_ids[coo.row], given.column_ids[coo.col])
         return -self.completion_.score(rows, columns, coo.data, codes=by_place).rmse
+
+    def _tell_plan(self, observations: Observations) -> None:
+        """Show the plan before work begins: to callbacks with a method ``planned``, and where it is verbose."""
+        for callback in self.callbacks or ():
+            if hasattr(callback, "planned"):
+                callback.planned(self.plan_, observations)
+        if self.verbose:
+            print(f"plan: {self.plan_.told()}", file=sys.stderr)
 
     def _recovered(self, found: Recovered) -> Self:
         """Keep what a recovery has found."""

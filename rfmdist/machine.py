@@ -13,7 +13,7 @@ from rfmdist.errors import InputError
 
 MMAP_THRESHOLD, TRIM_THRESHOLD, ARENAS = -3, -1, -8
 """Numbers of the C library's settings (malloc.h)."""
-OWN_PAGES = 1 << 20
+OWN_PAGES = 1 << 19
 """Bytes from which an array has pages of its own, which go back to the system when it goes."""
 
 

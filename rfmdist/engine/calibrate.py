@@ -6,11 +6,11 @@ Also what loads, or compiles, the kernels before a fit is planned: what they tak
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rfmdist.engine.plan import Plan
+from rfmdist.engine.plan import Plan, Speed
 from rfmdist.engine.run import all_threads
 from rfmdist.features.augmented import AugmentedFeatures, Extras, Margin
 from rfmdist.features.dense import DenseFeatures
@@ -25,22 +25,23 @@ SECONDS = 2.0
 """Most that a calibration takes; half of it solves, half of it reads."""
 LEAST_ENTRIES, MOST_ENTRIES = 1 << 10, 1 << 19
 """Entries of the made-up block: at first, and at most."""
+BRIEF, USUAL_FLOPS = 0.2, 1e10
+"""Iterations' worth of time that a brief calibration may take, at so many flops a second."""
 MOST_COLUMNS, MOST_DENSE = 1 << 17, 1 << 12
 """Columns of made-up features: as many as the fit's, as far as that is quickly made."""
 
 
-class Speed(NamedTuple):
-    """Flops and stored bytes a second of this process, on all its cores."""
-
-    flops: float
-    bytes: float
-
-
-def calibrate(plan: Plan, observations: Observations, dtype: Any, seconds: float = SECONDS) -> Speed:
+def calibrate(plan: Plan, observations: Observations, seconds: float = SECONDS) -> Speed:
     """Time solves such as the plan's, and reads such as its blocks', for ``seconds`` in all."""
     with all_threads() as threads:
+        dtype = np.dtype(f"f{plan.sizes.itemsize}")
         flops = solving(plan, observations.shape, observations.nnz, dtype, seconds / 2, threads)
     return Speed(flops, reading(observations, seconds / 2))
+
+
+def briefly(plan: Plan, observations: Observations) -> Speed:
+    """Calibrate for a hundredth of what some tens of iterations can be expected to take, so that it does not show."""
+    return calibrate(plan, observations, min(SECONDS, BRIEF * plan.flops / USUAL_FLOPS))
 
 
 _warmed: set[tuple[str, str, bool, str]] = set()
@@ -70,7 +71,10 @@ def solving(plan: Plan, shape: tuple[int, int], entries: int, dtype: Any, second
         block, started = _block(max(1, size // each), each, n, dtype, rng), time.perf_counter()
         _half_step(features, block, step, threads)
         took = time.perf_counter() - started
-        best, size = max(best, plan.block_flops(block, n) / max(took, 1e-9)), min(4 * size, MOST_ENTRIES)
+        best, size = (
+            max(best, plan.block_flops(block, n) / max(took, 1e-9)),
+            min(4 * size, MOST_ENTRIES, max(LEAST_ENTRIES, entries // 8)),
+        )
     return best
 
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-FRESH, FRESH_WORKER = 215_000_000, 250_000_000
+from rfmdist.machine import OWN_PAGES
+
+FRESH, FRESH_WORKER = 195_000_000, 250_000_000
 """Bytes of a process that has loaded Python, the libraries and the kernels; of a Dask worker beside them. Measured."""
 LOADED_LATER = 12_000_000
 """Bytes of what is first used once a fit runs: threads' stacks, codecs, the rest of the kernels. Measured."""
@@ -218,10 +220,15 @@ def _pieces(sizes: Sizes) -> int:
 
 
 def _joined(sizes: Sizes) -> Parts:
-    """The update of what crosses: all pieces, and the factor that they are joined to."""
+    """The update of what crosses: all pieces, and the factor that they are joined to.
+
+    A piece goes once it is joined, but the C library keeps those that have no pages of their own.
+    """
     factor = sizes.rows * (sizes.rank + sizes.side[0]) * sizes.itemsize
+    high = min(sizes.block_rows, max(1, sizes.block_entries * sizes.rows // max(sizes.entries, 1)))
+    piece = high * (sizes.rank + sizes.side[1]) * sizes.itemsize
     more = factor if sizes.power > 0.5 and not sizes.indicators else 0
-    return {"solved rows": _pieces(sizes), "next factor": factor + more}
+    return {"solved rows": _pieces(sizes), "next factor": (piece if piece >= OWN_PAGES else factor) + more}
 
 
 def _dense_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:

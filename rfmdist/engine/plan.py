@@ -58,6 +58,13 @@ FeatureKind = Literal["dense", "factored"]
 Sides = Literal["columns", "both"]
 
 
+class Speed(NamedTuple):
+    """Flops, and stored bytes read, a second, on all cores."""
+
+    flops: float
+    bytes: float
+
+
 class Machine(NamedTuple):
     """What a process may take.
 
@@ -196,6 +203,20 @@ class Plan:
         solved = 2 * s.rows * s.columns * s.itemsize if self.features == "dense" else left + right
         return workers * (left + right) + 2 * solved
 
+    def told(self, speed: Speed | None = None) -> str:
+        """Say the plan in a line."""
+        rank = "" if self.features == "dense" else f", rank {self.rank}"
+        most = f" to {self.most_rank}" if self.most_rank > self.rank else ""
+        room = f" of {_megabytes(self.machine.allowed)} allowed"
+        where = f"{self.machine.workers} workers of {_megabytes(self.peak_bytes)}" if self.machine.workers else ""
+        held = f"{where or 'peak memory ' + _megabytes(self.peak_bytes)}{room}"
+        moved = f", moves at most {_megabytes(self.moved_bytes)}" if self.machine.workers else ""
+        time = "" if speed is None else f", takes about {self.seconds(*speed):.2g} s"
+        return (
+            f"{self.features}, sides {self.sides}{rank}{most}, {len(self.groups)} groups; {held}; an iteration reads"
+            f" {_megabytes(self.read_bytes)}{moved}, {self.flops:.2g} flops{time}"
+        )
+
     @property
     def augmented(self) -> bool:
         """Whether additions to plain factored features may be fitted."""
@@ -210,8 +231,9 @@ class Plan:
         return half + (4 * entries * self.rank if self.sides == "columns" else 0)
 
     def seconds(self, flops: float, bytes_: float) -> float:
-        """Expected seconds of an iteration of a process that does so many flops and reads so many bytes a second."""
-        return self.flops / flops + self.read_bytes / bytes_
+        """Expected seconds of an iteration, where this machine does so many flops and reads so many bytes a second."""
+        share = self.machine.workers * self.machine.threads / cores() if self.machine.workers else 1.0
+        return self.flops / (share * flops) + self.read_bytes / (share * bytes_)
 
 
 def make_plan(
@@ -288,7 +310,7 @@ def plan_factored(
     sizes = replace(
         _sizes(observations, dtype, power, sides, machine, additions),
         rank=most,
-        held=additions.held + (16 * TRIALS_HELD + most // 2 if rank == "auto" else most),
+        held=additions.held + (16 * TRIALS_HELD + most // 2 if rank == "auto" else 0),
         indicators=additions.indicators and crossing,
         margins=additions.margins and crossing,
         side=(2 + additions.tables[0], 2 + additions.tables[1]) if additions.margins and crossing else (0, 0),
@@ -436,7 +458,7 @@ def _reason(chosen: Plan, dense: Plan, factored: Plan, features: str, sides: str
     elif rank != "auto":
         why = f"factored: rank {rank} as asked"
     elif chosen is factored and dense.peak_bytes > chosen.machine.wanted:
-        why = f"factored: exact features need {dense.peak_bytes / 2**30:.1f} GiB"
+        why = f"factored: exact features need {_megabytes(dense.peak_bytes)}"
     else:
         exact, low = turns * dense.flops, factored.flops
         why = f"{chosen.features}: {low:.2g} flops an iteration, exact features {exact:.2g} for as much progress"
@@ -467,15 +489,17 @@ def check_memory(plan: Plan) -> None:
     allowed = plan.machine.allowed
     if plan.peak_bytes <= allowed:
         return
-    needed = f"about {_gib(plan.peak_bytes)}{' a worker' if plan.machine.workers else ''}; {_gib(allowed)} are allowed:"
+    each = " a worker" if plan.machine.workers else ""
+    needed = f"about {_megabytes(plan.peak_bytes)}{each}; {_megabytes(allowed)} are allowed:"
     if plan.features == "dense":
         raise InputError(f"exact features need {needed} use features='factored', dtype='float32', or allow more memory")
     other = "a lower rank" if plan.sides == "columns" else "sides='columns', a lower rank"
     raise InputError(f"features of rank {plan.most_rank} need {needed} use {other} or allow more memory")
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+def _megabytes(size: int) -> str:
+    """Megabytes, rounded up, as a budget is written."""
+    return f"{-(-size // 10**6)}MB"
 
 
 def equal_groups(observations: Observations, entries: int = GROUP_ENTRIES) -> tuple[tuple[int, int], ...]:
