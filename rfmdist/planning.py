@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfmdist.engine.calibrate import warm
-from rfmdist.engine.memory import FRESH
+from rfmdist.engine.memory import FRESH, FRESH_WORKER
 from rfmdist.engine.plan import NOTHING, Additions, Machine, Plan, make_plan
 from rfmdist.features.augmented import Extras
-from rfmdist.machine import parse_size, resident_bytes
+from rfmdist.machine import parse_size, resident_bytes, steady_memory
 from rfmdist.observations.store import Observations
 from rfmdist.parameters import check_extras, check_parameters, greatest_rank
 
@@ -63,11 +63,18 @@ def plan_here(model: LinRFM, observations: Observations, client: Any = None) -> 
     """
     memory = None if model.memory is None else parse_size(model.memory)
     if client is not None:
-        threads = client.nthreads().values()
-        return plan_of(model, observations, Machine.of(memory, resident_bytes(), len(threads), max(threads, default=1)))
+        return plan_of(model, observations, _cluster(memory, client))
     first = plan_of(model, observations, Machine.of(memory, resident_bytes()))
     warm(first, model.dtype if model.noise == "auto" else "float64")
     return plan_of(model, observations, Machine.of(memory, resident_bytes()))
+
+
+def _cluster(memory: int | None, client: Any) -> Machine:
+    """What each worker may take; from now on they hand memory back as this process does."""
+    client.run(steady_memory)
+    threads, held = client.nthreads().values(), client.run(resident_bytes).values()
+    here = Machine.of(memory, resident_bytes(), len(threads), max(threads, default=1))
+    return here._replace(worker_base=max(FRESH_WORKER, *held))
 
 
 def plan_of(model: LinRFM, observations: Observations, machine: Machine) -> Plan:

@@ -277,8 +277,8 @@ def fit(
     observations = Observations.open(store)
     with (
         cluster(scheduler, scheduler_file) as client,
-        FitProgress() as progress,
-        Measured(client, progress.told) as measured,
+        FitProgress() as bars,
+        Measured(client, bars.told) as measured,
     ):
         model = LinRFM(refit=not no_refit, callbacks=[bars, measured], **options)
         bars.foreword = f"choosing takes at most {model.choosing_bound:.1f} times as long as one fit"

@@ -13,7 +13,7 @@ from typing import Literal
 
 from rfmdist.machine import OWN_PAGES
 
-FRESH, FRESH_WORKER = 195_000_000, 250_000_000
+FRESH, FRESH_WORKER = 195_000_000, 200_000_000
 """Bytes of a process that has loaded Python, the libraries and the kernels; of a Dask worker beside them. Measured."""
 LOADED_LATER = 12_000_000
 """Bytes of what is first used once a fit runs: threads' stacks, codecs, the rest of the kernels. Measured."""
@@ -259,10 +259,13 @@ def _dense_crossing(sizes: Sizes, ours: Parts, solves: Parts) -> Iterator[tuple[
 # ---- on a cluster -----------------------------------------------------------------------------------------------
 
 
-def worker_memory(sizes: Sizes, workers: int, threads: int) -> Memory:
-    """Foresee the peak of a worker: it may hold all of a sum, and works on as many groups as it has threads."""
+def worker_memory(sizes: Sizes, threads: int, base: int = FRESH_WORKER) -> Memory:
+    """Foresee the peak of a worker: it may hold all of a sum, and works on as many groups as it has threads.
+
+    ``base`` is what it holds with the libraries and kernels loaded.
+    """
     kept = {"kept blocks": sizes.kept_rows + sizes.kept_columns}
-    always = {"Python and libraries": FRESH_WORKER, **_tables(sizes), **kept}
+    always = {"Python and libraries": base + LOADED_LATER, **_tables(sizes), **kept}
     moments = _worker_moments(replace(sizes, threads=1), threads)
     return max((Memory(name, always | parts) for name, parts in moments), key=lambda memory: memory.total)
 
@@ -284,5 +287,10 @@ def _worker_moments(sizes: Sizes, threads: int) -> Iterator[tuple[str, Parts]]:
 
 def client_memory(sizes: Sizes, base: int = FRESH) -> Memory:
     """Foresee the peak of the process whose workers do the work: it prepares, updates features, and saves."""
-    sizes = replace(sizes, kept_rows=0, kept_columns=0)
-    return fit_memory(sizes, max(base, FRESH_WORKER))
+    always = {"Python and libraries": base + LOADED_LATER, **_tables(sizes)}
+    at_work = {"blocks in flight", "scratch", "kept blocks", "solves", "slab"}  # on the workers
+    # What workers sent lies in messages that go only as a whole: no piece before the last.
+    here = replace(sizes, sums=1, kept_rows=0, kept_columns=0, block_rows=1)
+    moments = [*_moments(here), ("saving", saving(sizes))]
+    left = [(name, {part: size for part, size in parts.items() if part not in at_work}) for name, parts in moments]
+    return max((Memory(name, always | parts) for name, parts in left), key=lambda memory: memory.total)

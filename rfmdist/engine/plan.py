@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from rfmdist.engine.memory import FRESH, Memory, Sizes, client_memory, fit_memory, worker_memory
+from rfmdist.engine.memory import FRESH, FRESH_WORKER, Memory, Sizes, client_memory, fit_memory, worker_memory
 from rfmdist.engine.run import sums_held
 from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
@@ -80,6 +80,8 @@ class Machine(NamedTuple):
         Bytes that it holds with libraries and kernels loaded.
     workers, threads : int
         Processes of a cluster, 0 without one; threads of each.
+    worker_base : int
+        The same as ``base`` of each of them.
     """
 
     allowed: int
@@ -88,6 +90,7 @@ class Machine(NamedTuple):
     base: int = FRESH
     workers: int = 0
     threads: int = 1
+    worker_base: int = FRESH_WORKER
 
     @classmethod
     def of(cls, memory: int | None = None, base: int = FRESH, workers: int = 0, threads: int | None = None) -> Machine:
@@ -169,7 +172,7 @@ class Plan:
         """The worst moment of the process that fits in process, or of a worker of a cluster."""
         if not self.machine.workers:
             return fit_memory(self.sizes, self.machine.base)
-        return worker_memory(self.sizes, self.machine.workers, self.machine.threads)
+        return worker_memory(self.sizes, self.machine.threads, self.machine.worker_base)
 
     @property
     def peak_bytes(self) -> int:
