@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ def plan_here(model: LinRFM, observations: Observations, client: Any = None) -> 
         return plan_of(model, observations, _cluster(memory, client))
     first = plan_of(model, observations, Machine.of(memory, resident_bytes()))
     warm(first, model.dtype if model.noise == "auto" else "float64")
-    return plan_of(model, observations, Machine.of(memory, resident_bytes()))
+    return plan_of(model, observations, Machine.of(memory, resident_bytes()), ids_read="pandas" in sys.modules)
 
 
 def _cluster(memory: int | None, client: Any) -> Machine:
@@ -77,9 +78,9 @@ def _cluster(memory: int | None, client: Any) -> Machine:
     return here._replace(worker_base=max(FRESH_WORKER, *held))
 
 
-def plan_of(model: LinRFM, observations: Observations, machine: Machine) -> Plan:
+def plan_of(model: LinRFM, observations: Observations, machine: Machine, *, ids_read: bool = False) -> Plan:
     """Plan a model's fit; one with a given noise is of both sides in float64."""
-    rank, additions = greatest_rank(model.rank), _additions(model, observations)
+    rank, additions = greatest_rank(model.rank), _additions(model, observations)._replace(ids_read=ids_read)
     if model.noise != "auto":
         return make_plan(observations, "float64", model.power, "factored", "both", rank, NOTHING, machine)
     asked = [getattr(model, name) for name in (*Extras._fields, "row_table", "column_table", "cosine_features")]

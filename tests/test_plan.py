@@ -296,7 +296,10 @@ def uniform(rows: int, columns: int, each: int) -> Any:
 def measured(store: Path, given: dict[str, Any], output: Path) -> dict[str, Any]:
     """Give what a fit in a fresh process planned and took."""
     command = [sys.executable, str(Path(__file__).with_name("peaks.py")), str(store), json.dumps(given), str(output)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    place = {"PYTHONPATH": str(Path(planning.__file__).parents[2])}
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | place)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
 
 
 def check_peak(stores: dict[str, Path], given: dict[str, Any], output: Path) -> dict[str, Any]:

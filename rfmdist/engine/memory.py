@@ -27,8 +27,12 @@ START_ENTRY, START_BYTES = 52, 512_000_000
 """Bytes an entry that the passes before the first iteration hold, and at most in all."""
 COPY_ENTRY, COPY_BYTES = 26, 512_000_000
 """The same of the making of the column-ordered copy: a buffer, a shard being written, a piece being turned."""
-SAVE_SHARD, SAVE_ENTRY = 5_500_000, 24
-"""Entries that a saving holds, its writer's shards among them, and bytes of each beside Python. Measured."""
+SHARD, SAVE_ENTRY, LAST_ENTRY = 1 << 22, 24, 26
+"""Entries of a shard; bytes of each entry that a saving holds while shards are written, and with the last one."""
+IDS_LIBRARY = 67_000_000
+"""Bytes of what reads ids, which is loaded when a completion is saved, unless it was before. Measured."""
+FEATURES_CHUNK = 16_000_000
+"""Bytes of features that are being written."""
 TEXT_ID, NUMBER_ID = 90, 24
 """Bytes of an id while a completion is saved."""
 TILE_BYTES, PANEL_BYTES = 768 * 768 * 8, 512 * 8
@@ -69,8 +73,8 @@ class Sizes:
         Whether validation entries are drawn anew at each reading, rather than stored.
     kept_rows, kept_columns : int
         Bytes of the blocks kept of each order.
-    text : bool
-        Whether ids are text.
+    text, ids_read : bool
+        Whether ids are text; whether what reads them is loaded already.
     """
 
     rows: int
@@ -97,6 +101,7 @@ class Sizes:
     kept_rows: int = 0
     kept_columns: int = 0
     text: bool = False
+    ids_read: bool = False
 
     @property
     def across(self) -> Sizes:
@@ -163,10 +168,17 @@ def copying(sizes: Sizes) -> Parts:
 
 
 def saving(sizes: Sizes) -> Parts:
-    """The writing of the completion, with all ids and the row counts."""
-    ids = (TEXT_ID if sizes.text else NUMBER_ID) * max(sizes.rows, sizes.columns)
-    shards = min(sizes.entries, SAVE_SHARD) * (SAVE_ENTRY - 4 + sizes.stored)
-    return {"features": 2 * features_bytes(sizes), "ids and counts": ids + 24 * sizes.rows, "shards": shards}
+    """The writing of the completion: its entries by shards, or then the last of them beside the ids and counts."""
+    ours = {"features": features_bytes(sizes), "row counts": 8 * sizes.rows}
+    entry = sizes.stored - 4
+    shards = {"shards": min(sizes.entries, SHARD + sizes.block_entries) * (SAVE_ENTRY + 4 * entry)}
+    ids = (TEXT_ID if sizes.text else NUMBER_ID) * max(sizes.rows, sizes.columns) + 16 * sizes.rows
+    last = {
+        "last shard": sizes.entries % SHARD * (LAST_ENTRY + 4 * entry),
+        "ids and row counts": ids + (0 if sizes.ids_read else IDS_LIBRARY),
+        "features being written": min(FEATURES_CHUNK, features_bytes(sizes)),
+    }
+    return max((ours | shards, ours | last), key=lambda parts: sum(parts.values()))
 
 
 # ---- an iteration -----------------------------------------------------------------------------------------------

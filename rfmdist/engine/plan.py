@@ -111,6 +111,7 @@ class Additions(NamedTuple):
     tables: tuple[int, int] = (0, 0)
     drawn: bool = False
     held: int = 0
+    ids_read: bool = False
 
 
 NOTHING = Additions()
@@ -421,6 +422,7 @@ def _sizes(
         threads=machine.threads if machine else cores(),
         drawn=additions.drawn,
         scaled=additions.scaled,
+        ids_read=additions.ids_read,
     )
 
 
