@@ -18,6 +18,9 @@ from rfmdist.parameters import check_extras, check_parameters, greatest_rank
 if TYPE_CHECKING:
     from rfmdist.lin_rfm import LinRFM
 
+TRIALS_HELD = 4
+"""Results of trials and paths that are held while dense features are fitted with settings that are "auto"."""
+
 
 def plan(observations: Any, *, memory: str | int | None = None, workers: int = 0, **settings: Any) -> Plan:
     """Tell what a fit will hold, read, move and compute, before any of it is done; no entry is read.
@@ -99,6 +102,7 @@ def _additions(model: LinRFM, observations: Observations) -> Additions:
         tables=(len(model.row_table), len(model.column_table)),
         drawn=not observations.has_split and model.validation_fraction > 0 and model.noise != 0,
         held=_held(model),
+        results=int(model.refit) + (TRIALS_HELD if "auto" in (model.ridge, model.replacement) else 0),
     )
 
 

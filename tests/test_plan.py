@@ -197,7 +197,7 @@ GREATER: dict[str, Any] = {
     "itemsize": 8,
     "stored": 8,
     "rank": 64,
-    "held": 100,
+    "held": 3,
     "side": (3, 3),
     "indicators": True,
     "margins": True,

@@ -56,7 +56,8 @@ class Sizes:
     rank : int
         The greatest that the fit may reach.
     held : int
-        Columns of features that other results hold, beside the current ones and the best of their stage.
+        Columns of features that other results hold, beside the current ones and the best of their stage; of dense
+        ones their number.
     side : tuple of int
         Side columns of the rows, and of the columns.
     indicators, margins, scaled : bool
@@ -184,6 +185,25 @@ def saving(sizes: Sizes) -> Parts:
 # ---- an iteration -----------------------------------------------------------------------------------------------
 
 
+def kept_need(sizes: Sizes) -> tuple[int, int]:
+    """Bytes of all blocks as `Targets` keeps them, of the rows and of the columns."""
+    value, pointers = max(sizes.itemsize, sizes.stored), 1 << 16
+    by_row = sizes.entries * (_code(sizes.columns) + value) + 16 * sizes.rows + pointers
+    by_column = sizes.entries * (_code(sizes.rows) + sizes.itemsize) + 8 * sizes.columns + pointers
+    return by_row, by_column
+
+
+def _code(size: int) -> int:
+    """Bytes of a code below ``size``."""
+    return 4 if size < 1 << 31 else 8
+
+
+def _read_again(sizes: Sizes) -> bool:
+    """Whether blocks are read at each iteration, since not all are kept."""
+    rows, columns = kept_need(sizes)
+    return sizes.kept_rows < rows or (sizes.sides == "both" and sizes.kept_columns < columns)
+
+
 def block_bytes(sizes: Sizes) -> int:
     """Blocks being read, and what the solve of one takes."""
     entries = min(sizes.block_entries, sizes.entries)
@@ -205,18 +225,20 @@ def _width(sizes: Sizes, side: int) -> int:
 
 def _factored_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
     held = sizes.held * sizes.columns * (2 if sizes.indicators else 1) * sizes.itemsize
-    ours = {"features": 2 * features_bytes(sizes), "features of other results": held}
+    first = {"features": features_bytes(sizes), "features of other results": held}
+    later = first | {"features": 2 * features_bytes(sizes)}  # and those of the best iterate
+    reading = later if _read_again(sizes) else first
     if sizes.sides == "columns":
         partial = features_bytes(sizes) + 16 * sizes.columns
         sums = {"sums": sizes.sums * partial + (features_bytes(sizes) if sizes.power > 0.5 else 0)}
-        yield "columns", ours | sums | _at_work(sizes)
+        yield "columns", reading | sums | _at_work(sizes)
+        yield "columns, summed", later | sums
         return
-    joined = ours | _joined(sizes)
-    yield "rows, joined", joined
-    yield "rows", ours | {"solved rows": _pieces(sizes)} | _at_work(sizes)
+    yield "rows, joined", later | _joined(sizes)
+    yield "rows", reading | {"solved rows": _pieces(sizes)} | _at_work(sizes)
     other = {"features of the other side": features_bytes(sizes.across)}
-    yield "columns, joined", ours | other | _joined(sizes.across)
-    yield "columns", ours | other | {"solved rows": _pieces(sizes.across)} | _at_work(sizes.across)
+    yield "columns, joined", later | other | _joined(sizes.across)
+    yield "columns", reading | other | {"solved rows": _pieces(sizes.across)} | _at_work(sizes.across)
 
 
 def _at_work(sizes: Sizes) -> Parts:
@@ -245,7 +267,7 @@ def _joined(sizes: Sizes) -> Parts:
 
 def _dense_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
     n, item = sizes.columns, sizes.itemsize
-    ours = {"features": 3 * features_bytes(sizes)}
+    ours = {"features": (2 + sizes.held) * features_bytes(sizes)}
     solves = {"solves": sizes.threads * (sizes.longest**2 * item + TILE_BYTES), "blocks in flight": block_bytes(sizes)}
     if sizes.sides == "both":
         yield from _dense_crossing(sizes, ours, solves)

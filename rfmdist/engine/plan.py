@@ -12,13 +12,21 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from rfmdist.engine.memory import FRESH, FRESH_WORKER, Memory, Sizes, client_memory, fit_memory, worker_memory
+from rfmdist.engine.memory import (
+    FRESH,
+    FRESH_WORKER,
+    Memory,
+    Sizes,
+    client_memory,
+    fit_memory,
+    kept_need,
+    worker_memory,
+)
 from rfmdist.engine.run import sums_held
 from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
 from rfmdist.machine import cores
 from rfmdist.observations.blocks import RowBlock
-from rfmdist.observations.layout import index_dtype
 from rfmdist.observations.store import BLOCK_ENTRIES, BLOCK_ROWS, Observations
 
 GROUP_FLOPS = 1e9
@@ -46,6 +54,8 @@ KEPT_SHARE = 0.25
 given may be used up."""
 LEAST_KEPT = 1 << 22
 """Bytes below which keeping blocks is not worth while."""
+SKEW = 2
+"""Times their mean length that columns of one block may have, all together."""
 RECOVERED_COPIES = 6
 """Arrays of n × r × r that a recovery's finish holds at once."""
 RANK, MOST_RANKS = 32, (128, 64, 32)
@@ -111,6 +121,7 @@ class Additions(NamedTuple):
     tables: tuple[int, int] = (0, 0)
     drawn: bool = False
     held: int = 0
+    results: int = 0
     ids_read: bool = False
 
 
@@ -368,6 +379,7 @@ def plan_dense(
         features="dense",
         form=form,
         rank=n,
+        held=additions.results,
         sums=sums_held(len(groups)),
     )
     return Plan(
@@ -407,7 +419,8 @@ def _sizes(
     longest = int(np.diff(indptr).max(initial=0))
     block = min(int((indptr[block_rows:] - indptr[:-block_rows]).max(initial=0)), BLOCK_ENTRIES)
     if sides == "both":  # how long columns are is not known yet
-        block = min(observations.nnz, BLOCK_ENTRIES)
+        across = SKEW * BLOCK_ROWS * observations.nnz // max(n, 1)
+        block = max(block, min(observations.nnz, BLOCK_ENTRIES, across))
     return Sizes(
         m,
         n,
@@ -424,14 +437,6 @@ def _sizes(
         scaled=additions.scaled,
         ids_read=additions.ids_read,
     )
-
-
-def kept_need(sizes: Sizes) -> tuple[int, int]:
-    """Bytes of all blocks as `Targets` keeps them, of the rows and of the columns."""
-    value = max(sizes.itemsize, sizes.stored)
-    by_row = sizes.entries * (index_dtype(sizes.columns).itemsize + value) + 16 * (sizes.rows + BLOCK_ROWS)
-    by_column = sizes.entries * (index_dtype(sizes.rows).itemsize + sizes.itemsize) + 8 * (sizes.columns + BLOCK_ROWS)
-    return by_row, by_column
 
 
 def _with_kept(plan: Plan) -> Plan:
