@@ -38,6 +38,9 @@ TEXT_ID, NUMBER_ID = 90, 24
 TILE_BYTES, PANEL_BYTES = 768 * 768 * 8, 512 * 8
 """Bytes a thread takes for a tile of Z'Z, and a row of a panel of a product of n × n."""
 
+HEAP, HEAP_SHARE = 8_000_000, 0.03
+"""Bytes of small arrays, and share of all, that the C library keeps after they are gone. Measured."""
+
 Parts = dict[str, int]
 
 
@@ -141,7 +144,8 @@ def _moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
         kept = {"kept blocks": sizes.kept_rows + sizes.kept_columns}
     moments = _dense_moments(sizes) if sizes.features == "dense" else _factored_moments(sizes)
     for name, parts in moments:
-        yield name, kept | parts
+        alive = kept | parts
+        yield name, alive | {"heap": HEAP + int(HEAP_SHARE * sum(alive.values()))}
 
 
 # ---- before and after the iterations ----------------------------------------------------------------------------
