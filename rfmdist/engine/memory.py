@@ -305,7 +305,11 @@ def worker_memory(sizes: Sizes, threads: int, base: int = FRESH_WORKER) -> Memor
     kept = {"kept blocks": sizes.kept_rows + sizes.kept_columns}
     always = {"Python and libraries": base + LOADED_LATER, **_tables(sizes), **kept}
     moments = _worker_moments(replace(sizes, threads=1), threads)
-    return max((Memory(name, always | parts) for name, parts in moments), key=lambda memory: memory.total)
+    found = []
+    for name, parts in moments:
+        heap = 2 * HEAP + int(HEAP_SHARE * sum((kept | parts).values()))  # messages too
+        found.append(Memory(name, always | parts | {"heap": heap}))
+    return max(found, key=lambda memory: memory.total)
 
 
 def _worker_moments(sizes: Sizes, threads: int) -> Iterator[tuple[str, Parts]]:
