@@ -278,7 +278,9 @@ def _dense_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
         return
     slab = sizes.block_rows * n * item if sizes.form == "product" else 0
     yield "rows", ours | solves | {"sums": sizes.sums * n * n * 8, "slab": slab}
-    update = n * n * (8 + item) + (3 * n * n * item if sizes.power > 0.5 else 0)
+    # A square and its panels, and beyond it the product of both.
+    powers = 0.0 if sizes.power == 0.5 else 1.75 if sizes.power == 1 else 2.75
+    update = n * n * (8 + item) + int(powers * n * n * item)
     update += 4 * n * n * 8 if sizes.form == "gram" else 0
     yield "update", ours | {"slab": slab, "sums and next features": update + sizes.threads * n * PANEL_BYTES}
 

@@ -372,10 +372,11 @@ def plan_dense(
     number = min(max(wanted, SMALL_GROUPS if n <= SMALL else 1), GROUPS, max(m, 1))
     slab_rows = int(max(SLAB_ROWS, SLAB_BYTES // (itemsize * max(n, 1))))
     groups = _cut(by_row, number)
+    highest = max((stop - start for start, stop in groups), default=1)
     if sides == "both":
         flops += float(counts.sum()) ** 3 / max(n, 1) ** 2 / 3 + 2 * float(counts.sum()) * m + float(m) ** 2 * n
     sizes = replace(
-        _sizes(observations, dtype, power, sides, machine, additions, slab_rows),
+        _sizes(observations, dtype, power, sides, machine, additions, min(slab_rows, highest)),
         features="dense",
         form=form,
         rank=n,
