@@ -60,9 +60,9 @@ RECOVERED_COPIES = 6
 """Arrays of n × r × r that a recovery's finish holds at once."""
 RANK, MOST_RANKS = 32, (128, 64, 32)
 """For rank "auto": what flops are counted for, and what it may grow to, the first that memory holds."""
-TRIALS_HELD = 5
-"""Results of trials at a quarter of the rank of START and below, and of earlier paths, in columns of 16, that an
-"auto" fit holds beside those at its greatest rank."""
+TRIALS_HELD = 10
+"""Results of trials and earlier paths that an "auto" fit holds beside those at its greatest rank, each of 16 columns.
+Measured."""
 
 FeatureKind = Literal["dense", "factored"]
 Sides = Literal["columns", "both"]
