@@ -20,11 +20,11 @@ from typing import Any, Self
 import duckdb
 import numpy as np
 import pandas as pd
-from dask.utils import format_bytes, parse_bytes
+from dask.utils import format_bytes
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError, RfmdistError, disk_error
-from rfmdist.machine import cores
+from rfmdist.machine import cores, parse_size
 from rfmdist.observations.columns import PARTS
 from rfmdist.observations.layout import index_dtype
 from rfmdist.observations.sources import Table
@@ -68,10 +68,7 @@ class Batch:
 
 def parse_memory(memory: str | int) -> int:
     """Bytes of a memory budget such as ``"1GB"``; refuse one that is too small to sort with."""
-    try:
-        size = int(parse_bytes(memory))
-    except ValueError:
-        raise InputError(f"memory {memory!r} is not a size; write one such as 1GB or 800MB") from None
+    size = parse_size(memory)
     if size < OUTSIDE + LEAST:
         raise InputError(
             f"memory {memory}: too small a budget for ingestion, the least that works is"

@@ -200,6 +200,13 @@ class Observations:
         return int(self._array("data").shape[0])
 
     @property
+    def stored_bytes(self) -> int:
+        """Bytes of the entries as they lie in the store, compressed; the row pointers and ids are not among them."""
+        return sum(
+            int(self._array(name).nbytes_stored()) for name in ("data", "indices", "split") if name in self._matrix
+        )
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self._array("data").dtype)
 
