@@ -13,7 +13,7 @@ from rfmdist.errors import InputError
 
 MMAP_THRESHOLD, TRIM_THRESHOLD, ARENAS = -3, -1, -8
 """Numbers of the C library's settings (malloc.h)."""
-OWN_PAGES = 1 << 24
+OWN_PAGES = 1 << 22
 """Bytes from which an array has pages of its own, which go back to the system when it goes. Those of blocks, a few
 megabytes, stay in the heap: fresh pages for each block of 20 million entries took the system 0.8 s of 2.5."""
 
