@@ -128,7 +128,7 @@ def _write_features(root: zarr.Group, features: Features, mark: str = "") -> dic
         create_matrix(varm, f"counts{mark}", columns.counts[:, None])
         if features.companion.shape[1]:
             create_matrix(varm, f"companion{mark}", features.companion)
-        settings |= {"kind": "augmented", "extras": features.extras._asdict()}
+        settings |= {"kind": "augmented", "extras": features.extras._asdict(), "told": features.told}
         settings |= {"rows": len(rows.counts), "side": columns.side.shape[1]}
     return settings
 
@@ -158,9 +158,10 @@ def _read_features(observations: Observations, kept: dict[str, Any], mark: str =
         companion = observations.read_floats(f"varm/companion{mark}", (n, None))
     # Of the rows their number alone counts from here on, and side columns are part of the factor.
     margins = Margin(counts, np.zeros((n, side), np.float32)), Margin(np.zeros(rows), np.zeros((rows, 0), np.float32))
-    return AugmentedFeatures(
+    found = AugmentedFeatures(
         factor, offsets, plain.shrinkage, plain.floor, companion=companion, margins=margins, extras=extras
     )
+    return found.telling(kept["told"]) if "told" in kept else found
 
 
 def _write_scales(root: zarr.Group, scales: Scales | None) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
+import scipy.sparse as sp
 from distributed import Client, LocalCluster
 
 from rfmdist import preparing
@@ -188,3 +189,22 @@ def test_reading_ahead_keeps_the_order_and_the_errors() -> None:
     assert waiting.take((0, 1), lambda a, b: -1) == -1
     assert pickle.loads(pickle.dumps(waiting)).take((0, 1), lambda a, b: 7) == 7
     waiting.clear()
+
+
+@pytest.mark.parametrize("sides", ["columns", "both"])
+def test_what_moves_is_counted_and_no_more_than_foreseen(
+    sides: str, client: Client, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Dask's own counters: at most a partial for all groups but one, and the features for each worker."""
+    for module in (planning, preparing):
+        monkeypatch.setattr(module, "FACTORED_ENTRIES", 10_000)
+    monkeypatch.setattr(planning, "ENTRIES_PER_FEATURE", 1)
+    (m, n), rank = (3000, 20_000), 16
+    matrix = sp.random_array((m, n), density=1e-3, rng=rng, format="csr")
+    store = Observations.from_scipy(matrix, tmp_path / "wide.zarr")
+    model = LinRFM(**{**FIXED, **PLAIN, "sides": sides, "rank": rank}).fit(store, client=client)
+    groups, numbers = len(model.plan_.groups), n * rank * 4
+    assert groups > 3
+    foreseen = (groups - 1 + 2) * numbers if sides == "columns" else 2 * (m + n) * rank * 4 + numbers
+    for record in model.history_[1:]:
+        assert numbers < record.moved_bytes < 1.2 * foreseen

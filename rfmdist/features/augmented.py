@@ -116,6 +116,18 @@ class AugmentedFeatures(FactoredFeatures):
         return self.__dict__
 
     @property
+    def told(self) -> dict[str, list[list[float]]]:
+        """What follows from the factor, where it was summed while that was made: to be told again beside it."""
+        means = self._means
+        return {"base": [self._base.tolist()], "means": [mean.tolist() for mean in means]}
+
+    def telling(self, told: dict[str, list[list[float]]]) -> Self:
+        """Take what `told` of the same features gave: sums in another order would have other last bits."""
+        arrays = {name: [np.array(each, self.factor.dtype) for each in values] for name, values in told.items()}
+        self.__dict__.update(_base=arrays["base"][0], _means=tuple(arrays["means"]))
+        return self
+
+    @property
     def learned(self) -> int:
         """r, the columns of U that are learned."""
         side = self.margins[0].side.shape[1] if self.extras.side_weight else 0
