@@ -42,9 +42,10 @@ Delimiter = Annotated[str | None, typer.Option(help="Of text files; found from t
 Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Budget for the process.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there, once the new is complete.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Store = Annotated[Path, typer.Argument(metavar="STORE", help="Store made by 'rfmdist ingest'.")]
+# Places of stores are text: a Path would drop a slash of a URL.
+Store = Annotated[str, typer.Argument(metavar="STORE", help="Store made by 'rfmdist ingest': a path or URL.")]
 Count = Annotated[int | None, typer.Option("--k", metavar="NUMBER", help="How many, for each.")]
-Completed = Annotated[Path, typer.Argument(metavar="COMPLETION", help="Completion made by 'rfmdist fit'.")]
+Completed = Annotated[str, typer.Argument(metavar="COMPLETION", help="Completion made by 'rfmdist fit'.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -70,7 +71,7 @@ def _all(
 @app.command(cls=Verb)
 def ingest(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Tables or one matrix file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="STORE", help="The store to write.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="STORE", help="The store to write.")],
     row: Row = None,
     column: Column = None,
     value: Value = None,
@@ -168,7 +169,7 @@ def info(store: Store, as_json: Json = False) -> None:
 @app.command(cls=Verb)
 def fit(
     store: Store,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="COMPLETION", help="The completion to write.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="COMPLETION", help="The completion to write.")],
     features: Annotated[str | None, typer.Option(metavar="auto|dense|factored", help="How P is kept.")] = None,
     rank: Annotated[
         str | None, typer.Option(metavar="auto|NUMBER[,NUMBER]", help="Columns of factored features.")

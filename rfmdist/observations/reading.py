@@ -8,7 +8,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from rfmdist.errors import StoreError
+from rfmdist.errors import StoreError, UnreachableError
 from rfmdist.observations.layout import AGAIN, FILL, FORMAT, TRUE, Order, lost_value
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ def check_format(root: zarr.Group, store: str) -> None:
     """Refuse what is not a store of this version or lacks one of its parts."""
     format_ = root.attrs.get("rfmdist", {})
     number = format_.get("format") if isinstance(format_, dict) else None
+    if number is None and "rfmdist" in root.attrs:
+        raise StoreError(f"{store}: was not written to its end; write it again, and allow it to be overwritten")
     if number is None:
         raise StoreError(f"{store}: not a store written by rfmdist; make one with 'rfmdist ingest'")
     if number != FORMAT:
@@ -142,6 +144,8 @@ def _read(root: zarr.Group, store: str, path: str, part: slice, where: str = "",
     try:
         array: Any = root[path]
         return np.asarray(array[part]) if array.dtype.kind in "iufb" else array[part]
+    except UnreachableError:
+        raise
     except (KeyError, FileNotFoundError):
         raise StoreError(f"{store}: {path} is gone; {again}") from None
     except (OSError, ValueError, RuntimeError) as error:
