@@ -34,6 +34,7 @@ class Entries:
 
     def __init__(self, root: zarr.Group, store: str, order: Order) -> None:
         self._root, self._store, self._order = root, store, order
+        self._opened = _Opened(root)
         self._chunks: dict[str, int] = {}
         self._held: dict[str, tuple[int, NDArray[Any]]] = {}
 
@@ -69,8 +70,7 @@ class Entries:
         """Entries that are decoded at once; 1 of an array that is gone, which reading will tell."""
         if name not in self._chunks:
             try:
-                array: Any = self._root[f"{self._order.matrix}/{name}"]
-                self._chunks[name] = int(array.chunks[0])
+                self._chunks[name] = int(self._opened[f"{self._order.matrix}/{name}"].chunks[0])
             except (KeyError, OSError, ValueError):
                 return 1
         return self._chunks[name]
@@ -78,11 +78,23 @@ class Entries:
     def _whole(self, name: str, low: int, high: int) -> NDArray[Any]:
         """Read whole chunks and see that none is lost."""
         path, where = f"{self._order.matrix}/{name}", f" between entries {low} and {high}"
-        values = _read(self._root, self._store, path, slice(low, high), where, self._order.mend)
+        values = _read(self._opened, self._store, path, slice(low, high), where, self._order.mend)
         lost = np.isnan(values) if name == "data" else values == np.asarray(FILL[name]).astype(values.dtype)
         if len(values) < high - low or lost.any():
             raise StoreError(f"{self._store}: a part of {path} is missing{where}; {self._order.mend}")
         return values
+
+
+class _Opened(dict[str, Any]):
+    """Arrays of a store, each opened once: at a URL that is a request."""
+
+    def __init__(self, root: zarr.Group) -> None:
+        super().__init__()
+        self._root = root
+
+    def __missing__(self, path: str) -> Any:
+        self[path] = found = self._root[path]
+        return found
 
 
 def read_ids(root: zarr.Group, store: str, frame: str) -> pd.Index[Any]:
@@ -140,11 +152,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _read(root: zarr.Group, store: str, path: str, part: slice, where: str = "", again: str = AGAIN) -> NDArray[Any]:
+def _read(
+    root: zarr.Group | _Opened, store: str, path: str, part: slice, where: str = "", again: str = AGAIN
+) -> NDArray[Any]:
     try:
         array: Any = root[path]
         return np.asarray(array[part]) if array.dtype.kind in "iufb" else array[part]
-    except UnreachableError:
+    except UnreachableError:  # says so itself
         raise
     except (KeyError, FileNotFoundError):
         raise StoreError(f"{store}: {path} is gone; {again}") from None

@@ -66,6 +66,7 @@ class Observations:
         self._root = root
         self._held_out = held_out
         self._order = order
+        self._split_seen = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind what a worker reads for itself, as far as it needs it; in memory nothing is read."""
@@ -557,7 +558,8 @@ class Observations:
         return Entries(self._root, self.name, self._order)
 
     def _stored_roles(self, low: int, high: int) -> NDArray[np.uint8]:
-        return self.entries("split", low, high) if self.has_split else np.zeros(high - low, np.uint8)
+        self._split_seen = self._split_seen or self.has_split  # asked for until it is there: at a URL that is a request
+        return self.entries("split", low, high) if self._split_seen else np.zeros(high - low, np.uint8)
 
     def _copy(self) -> Self:
         """What the column-ordered copy holds, whether or not there is one."""
