@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +22,7 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "abfs", "a
 """What is to be installed for URLs that begin so."""
 DOCUMENT = "zarr.json"
 """What makes files a group or an array: without it they are not seen, so that it comes last and goes first."""
+_systems: dict[tuple[int, type, str], Any] = {}
 
 
 def place_of(given: str | Path) -> Place:
@@ -97,6 +99,8 @@ class UrlStore(FsspecStore):
 
     def __init__(self, url: str, read_only: bool = False) -> None:
         system, path = file_system(url, asynchronous=True)
+        # Of these fsspec makes one a thread, but Zarr has one loop: sessions would be many, and slow to close.
+        system = _systems.setdefault((os.getpid(), type(system), repr(system.storage_options)), system)
         if not system.async_impl:
             from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 

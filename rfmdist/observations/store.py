@@ -544,7 +544,10 @@ class Observations:
 
     @property
     def _matrix(self) -> zarr.Group:
-        matrix = self._root[self._order.matrix]
+        try:
+            matrix = self._root[self._order.matrix]
+        except KeyError:
+            raise StoreError(f"{self.name}: is gone, or not every worker sees it; put it where all do") from None
         assert isinstance(matrix, zarr.Group)
         return matrix
 
