@@ -141,6 +141,32 @@ def test_places_that_are_none(given: str | Path, message: str) -> None:
         place_of(given)
 
 
+def test_a_driver_that_counts_from_the_start(memory: str, rng: np.random.Generator, monkeypatch: Any) -> None:
+    """Chunks of a shard are read where the driver cannot read a file's end; a lost shard is told there too."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    for module in ("layout", "writer", "store"):
+        monkeypatch.setattr(f"rfmdist.observations.{module}.SHARD", 64)
+    monkeypatch.setattr("rfmdist.observations.layout.CHUNK", 16)
+    matrix = sp.random_array((50, 40), density=0.2, rng=rng, format="csr")
+    Observations.from_scipy(matrix, f"{memory}/store.zarr")
+    read, asked = MemoryFileSystem.cat_file, []
+
+    def counting(self: Any, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        assert start is None or start >= 0
+        asked.append(start)
+        return bytes(read(self, path, start, end))
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", counting)
+    monkeypatch.setattr(places, "FROM_THE_START", {"memory"})
+    observations = Observations.open(f"{memory}/store.zarr")
+    assert np.array_equal(observations.row_block(20, 22).values, matrix[20:22].data)
+    assert any(asked)
+    fsspec.filesystem("memory").rm(f"{memory}/store.zarr/X/data/c/1")
+    with pytest.raises(StoreError, match="X/data is missing"):
+        Observations.open(f"{memory}/store.zarr").row_block(10, 22)
+
+
 # ---- a fit ----------------------------------------------------------------------------------------------
 
 

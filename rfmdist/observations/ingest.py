@@ -52,7 +52,7 @@ def ingest(
         folders of them, a Matrix Market file (``.mtx``, ``.mtx.gz``; its ids count from 1) or a scipy
         ``.npz`` (its ids count from 0). A matrix keeps its shape, a table has the ids that occur.
     path : str or Path, optional
-        Where to write the store; in memory when left out.
+        Where to write the store, a path or a URL; in memory when left out.
     row, column, value : str or int, optional
         Names of the columns, or their 1-based positions where there is no header. Left out: known names
         (user, item, rating and the like), else the first three columns.

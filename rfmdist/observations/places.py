@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import fsspec
-from zarr.abc.store import OffsetByteRequest
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.storage import FsspecStore
 
 from rfmdist.errors import InputError, StoreError, UnreachableError
@@ -20,6 +20,8 @@ Place: TypeAlias = Path | str
 """A path, or as text the URL of what is no path of this machine."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "abfs", "abfss": "abfs", "az": "abfs"}
 """What is to be installed for URLs that begin so."""
+FROM_THE_START = {"abfs", "abfss", "az"}
+"""URLs whose driver cannot count from a file's end, where a shard's index lies: adlfs hands a negative offset on."""
 DOCUMENT = "zarr.json"
 """What makes files a group or an array: without it they are not seen, so that it comes last and goes first."""
 _systems: dict[tuple[int, type, str], Any] = {}
@@ -116,6 +118,12 @@ class UrlStore(FsspecStore):
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         with reaching(self.url):
+            if isinstance(byte_range, SuffixByteRequest) and self.url.partition("://")[0] in FROM_THE_START:
+                try:
+                    size = await self.getsize(key)
+                except self.allowed_exceptions:
+                    return None
+                byte_range = RangeByteRequest(max(0, size - byte_range.suffix), size)
             # Of a range that is given s3fs does not ask for the size first: half the requests.
             return await super().get(key, prototype, byte_range or OffsetByteRequest(0))
 
