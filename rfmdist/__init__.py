@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rfmdist.observations.offsets import fit_offsets
     from rfmdist.observations.split import split
     from rfmdist.observations.store import Observations
+    from rfmdist.planning import plan
 
 __all__ = [
     "Completion",
@@ -27,6 +28,7 @@ __all__ = [
     "StoreError",
     "fit_offsets",
     "ingest",
+    "plan",
     "split",
 ]
 
@@ -41,6 +43,7 @@ _HOMES = {
     "StoreError": "errors",
     "fit_offsets": "observations.offsets",
     "ingest": "observations.ingest",
+    "plan": "planning",
     "split": "observations.split",
 }
 

@@ -252,7 +252,7 @@ class Choice:
     @property
     def _most_rank(self) -> int:
         """The greatest rank worth trying."""
-        return 0 if self.plan.features == "dense" else min(MOST_RANK, *self.fit.observations.shape)
+        return 0 if self.plan.features == "dense" else min(MOST_RANK, self.plan.most_rank, *self.fit.observations.shape)
 
 
 def _error(result: Result) -> float:

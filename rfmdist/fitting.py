@@ -14,7 +14,7 @@ import numpy as np
 from rfmdist.completion import Completion
 from rfmdist.engine import work
 from rfmdist.engine.plan import Plan
-from rfmdist.engine.run import Executor
+from rfmdist.engine.run import Executor, Traffic
 from rfmdist.errors import InputError, SingularRowError
 from rfmdist.features.augmented import AugmentedFeatures
 from rfmdist.features.cosine import with_cosines
@@ -23,6 +23,7 @@ from rfmdist.features.mean import MeanFeatures
 from rfmdist.features.protocol import Features, Scores, Step
 from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.store import Observations
+from rfmdist.observations.summary import overview
 from rfmdist.preparing import Preparation, Side
 from rfmdist.progress import Iteration, report, tell
 from rfmdist.selection import ENOUGH, NOISE_ITERATIONS, NOISELESS_RIDGE, PATIENCE, RISE, Best, Point, Settings
@@ -30,6 +31,8 @@ from rfmdist.selection import ENOUGH, NOISE_ITERATIONS, NOISELESS_RIDGE, PATIENC
 if TYPE_CHECKING:
     from rfmdist.lin_rfm import LinRFM
 
+SLOTS = (frozenset({Role.TRAIN}), frozenset({Role.VALIDATION}))
+"""What is fitted first, and what is added when the fit is repeated."""
 Stage = Literal["try", "fit", "refit"]
 
 
@@ -64,11 +67,13 @@ class Fit:
 
     def __init__(self, model: LinRFM, observations: Observations, plan: Plan, run: Executor) -> None:
         self.model, self.observations, self.plan, self.run = model, observations, plan, run
-        counts = observations.role_counts()
+        seen = overview(observations, SLOTS, run)
+        self.counts = counts = seen.counts
         self.validated = counts["validation"]  # the number of entries to choose by
         self.observed_share = (counts["train"] + counts["validation"]) / np.prod(observations.shape, dtype=float)
+        self._traffic = run.traffic()
         self.callbacks = [*(model.callbacks or ()), *([report] if model.verbose else [])]
-        self.preparation = Preparation(model, observations, plan, run, bool(self.validated))
+        self.preparation = Preparation(model, observations, plan, run, seen)
 
     def descend(
         self,
@@ -122,7 +127,8 @@ class Fit:
                 raise InputError("the features left the dtype's range: lower replacement, floor or power")
             best.offer(t, error if targets.scored else -t, completion)
             seconds = time.perf_counter() - started
-            record = Iteration(stage, t + 1, limit, *point, *settings, error, change, seconds, completion)
+            traffic = self._traffic_since()
+            record = Iteration(stage, t + 1, limit, *point, *settings, error, change, seconds, completion, *traffic)
             settled = best.exhausted(t) if targets.scored else stage == "fit" and change < model.tol
             settled &= point.ridge <= wait
             if self.told_to_stop(record) or settled:
@@ -187,6 +193,11 @@ class Fit:
         for shelf in shelves:
             shelf.discard()
         return scores[0], features
+
+    def _traffic_since(self) -> Traffic:
+        """Bytes moved and read since this was asked last."""
+        before, self._traffic = self._traffic, self.run.traffic()
+        return self._traffic.since(before)
 
     def told_to_stop(self, record: Iteration) -> bool:
         """Keep the record and tell the callbacks."""

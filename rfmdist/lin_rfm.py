@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,15 +11,17 @@ from numpy.typing import NDArray
 
 from rfmdist.certificate import Certificate
 from rfmdist.choosing import Choice
-from rfmdist.engine.plan import FeatureKind, Plan, Sides, make_plan
+from rfmdist.engine.plan import FeatureKind, Sides
 from rfmdist.engine.run import executor
 from rfmdist.errors import InputError
 from rfmdist.estimator import Estimator
 from rfmdist.features.augmented import Extras
 from rfmdist.fitting import Fit
+from rfmdist.machine import hand_back_memory, steady_memory
 from rfmdist.observations.offsets import OffsetKind
 from rfmdist.observations.store import Observations
-from rfmdist.parameters import check_extras, check_parameters, greatest_rank
+from rfmdist.parameters import check_extras, check_parameters
+from rfmdist.planning import plan_here
 from rfmdist.progress import Iteration
 from rfmdist.recovery import Recovered
 from rfmdist.selection import choosing_bound
@@ -122,12 +123,17 @@ class LinRFM(Estimator):
         noise, and no offsets of rows or columns are fitted, recovery is tried too and the lower validation error kept.
     refit : bool, default True
         Repeat the fit on training and validation entries with the settings and number of iterations chosen.
+    memory : str, int or None, default None
+        Budget for the process that fits, or for each worker of a cluster, such as "4GB" or a number of bytes: what is
+        "auto" is chosen to stay within it, blocks are kept as far as there is room, and a fit that cannot be held is
+        refused. None takes what is free on the machine.
     random_state : int, default 0
         Seed of the held-out entries and of factored features' random start.
     verbose : int, default 0
         1 prints a line an iteration to standard error.
     callbacks : iterable of callables, optional
-        Each is called with an `Iteration` after every iteration; one that returns True ends that stage.
+        Each is called with an `Iteration` after every iteration; one that returns True ends that stage. One with a
+        method ``planned`` is given the plan and the observations before work begins.
 
     Attributes
     ----------
@@ -192,6 +198,7 @@ class LinRFM(Estimator):
         validation_fraction: float = 0.1,
         noise: float | Literal["auto"] = "auto",
         refit: bool = True,
+        memory: str | int | None = None,
         random_state: int = 0,
         verbose: int = 0,
         callbacks: Iterable[Callback] | None = None,
@@ -218,6 +225,7 @@ class LinRFM(Estimator):
         self.validation_fraction = validation_fraction
         self.noise = noise
         self.refit = refit
+        self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
         self.callbacks = callbacks
@@ -246,20 +254,20 @@ class LinRFM(Estimator):
             If the store is damaged.
         """
         check_parameters(self)
+        steady_memory()
         if not isinstance(observations, Observations):
             observations = Observations.from_scipy(observations)
         observations = self._with_validation(observations)
         self.history_: list[Iteration] = []
         self.n_features_in_ = observations.shape[1]
-        self.plan_ = self._plan(observations)
+        self.plan_ = plan_here(self, observations, client)
         check_extras(self, self.plan_)
-        if client is not None:  # each worker keeps the blocks of the groups it is sent
-            workers = max(1, len(client.ncores()))
-            self.plan_ = replace(self.plan_, kept_bytes=self.plan_.kept_bytes // workers)
+        self._tell_plan(observations)
         if self.verbose:
             print(f"choosing takes at most {self.choosing_bound:.1f} times as long as one fit", file=sys.stderr)
         with executor(client, observations.scratch_folder()) as run:
             fit = Fit(self, observations, self.plan_, run)
+            self._check_counts(observations, fit.counts)
             found = Choice(fit).recover()
             if isinstance(found, Recovered):
                 return self._recovered(found)
@@ -268,6 +276,7 @@ class LinRFM(Estimator):
                 found = [fit.repeated(result) for result in found]
                 completion, _ = fit.combined(found)
             self.completion_ = fit.finish(completion)
+        hand_back_memory()
         self.n_iter_ = sum(len(result.points) for result in found)
         self.ridge_, ranks = found[-1].points[-1].ridge, tuple(result.points[-1].rank for result in found)
         self.rank_: int | tuple[int, ...] = ranks if len(ranks) > 1 else ranks[0]
@@ -303,15 +312,13 @@ class LinRFM(Estimator):
         rows, columns = (coo.row, coo.col) if by_place else (given.row_ids[coo.row], given.column_ids[coo.col])
         return -self.completion_.score(rows, columns, coo.data, codes=by_place).rmse
 
-    def _plan(self, observations: Observations) -> Plan:
-        """Plan the fit; one with a given noise is of both sides in float64."""
-        rank = greatest_rank(self.rank)
-        if self.noise != "auto":
-            return make_plan(observations, "float64", self.power, "factored", "both", rank)
-        asked = [getattr(self, name) for name in (*Extras._fields, "row_table", "column_table", "cosine_features")]
-        wanted = any(value and value != "auto" for value in asked) or isinstance(self.rank, tuple | list)
-        features = "factored" if wanted and self.features == "auto" else self.features
-        return make_plan(observations, self.dtype, self.power, features, self.sides, rank, bool(self.indicators))
+    def _tell_plan(self, observations: Observations) -> None:
+        """Show the plan before work begins: to callbacks with a method ``planned``, and where it is verbose."""
+        for callback in self.callbacks or ():
+            if hasattr(callback, "planned"):
+                callback.planned(self.plan_, observations)
+        if self.verbose:
+            print(f"plan: {self.plan_.told()}", file=sys.stderr)
 
     def _recovered(self, found: Recovered) -> Self:
         """Keep what a recovery has found."""
@@ -323,11 +330,16 @@ class LinRFM(Estimator):
         return self
 
     def _with_validation(self, observations: Observations) -> Observations:
-        """Observations with training entries and, unless none are wanted, validation entries."""
-        exact = self.noise == 0  # nothing is then left to be chosen
-        if not observations.role_counts()["validation"] and self.validation_fraction and not exact:
-            observations = observations.hold_out(self.validation_fraction, self.random_state)
+        """Observations with a part held out for validation, if they have none and some are wanted."""
         counts = observations.role_counts()
+        self._check_counts(observations, counts | {"validation": 1})  # before anything is planned for nothing
+        if counts["validation"] or not self.validation_fraction or self.noise == 0:
+            return observations
+        return observations.hold_out(self.validation_fraction, self.random_state)
+
+    def _check_counts(self, observations: Observations, counts: dict[str, int]) -> None:
+        """Refuse observations without training entries, or without the validation entries that are needed."""
+        exact = self.noise == 0  # nothing is then left to be chosen
         if not counts["train"]:
             raise InputError(f"{observations.name}: there are no training entries to fit; split it otherwise")
         if not counts["validation"] and self.noise not in ("auto", 0):
@@ -340,4 +352,3 @@ class LinRFM(Estimator):
                 f"{observations.name}: there are no validation entries to choose settings by; split it with some,"
                 " or give ridge and replacement as numbers, or noise=0 where values are exact"
             )
-        return observations

@@ -1,9 +1,21 @@
-"""What this process may use of the machine. Knows nothing else of the package."""
+"""What this process may use of the machine, and takes of it. Knows nothing else of the package."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rfmdist.errors import InputError
+
+MMAP_THRESHOLD, TRIM_THRESHOLD, ARENAS = -3, -1, -8
+"""Numbers of the C library's settings (malloc.h)."""
+OWN_PAGES = 1 << 22
+"""Bytes from which an array has pages of its own, which go back to the system when it goes. Those of blocks, a few
+megabytes, stay in the heap: fresh pages for each block of 20 million entries took the system 0.8 s of 2.5."""
 
 
 def cores() -> int:
@@ -16,3 +28,60 @@ def hand_back_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)
+
+
+def bytes_read() -> int:
+    """Bytes that this process has read from files so far, from the disk or the system's cache; 0 if it is not told."""
+    counters = getattr(psutil.Process(), "io_counters", None)
+    try:
+        return int(counters().read_chars) if counters is not None else 0
+    except (AttributeError, psutil.Error, OSError):  # not every system counts, or lets a process ask
+        return 0
+
+
+def steady_memory() -> None:
+    """Have the C library hand back large arrays when they go, and keep one heap for all threads, where it can.
+
+    By itself it keeps ever larger ones: the peaks of the same fits, of 5 million entries, were 10 to 40 % higher, and
+    grew from one iteration to the next. What is set stays so for this process; a second call is free.
+    """
+    settle = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if settle is not None:
+        settle(MMAP_THRESHOLD, OWN_PAGES)
+        settle(TRIM_THRESHOLD, OWN_PAGES)
+        settle(ARENAS, 1)
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_bytes() -> int:
+    """Most bytes of memory that this process has held; what it holds now, where the system does not tell.
+
+    Not getrusage: its peak is that of the process which started this one, where that is greater.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    told = [1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    return told[0] if told else resident_bytes()
+
+
+def parse_size(memory: Any) -> int:
+    """Bytes of a memory budget such as ``"4GB"``.
+
+    Raises
+    ------
+    InputError
+        If it is no size above 0.
+    """
+    from dask.utils import parse_bytes
+
+    try:
+        size = int(parse_bytes(memory))
+    except (ValueError, TypeError, AttributeError):
+        size = 0
+    if size <= 0 or isinstance(memory, bool):
+        raise InputError(f"memory {memory!r} is not a size; write one such as 4GB or 800MB")
+    return size

@@ -11,6 +11,7 @@ import numpy as np
 from rfmdist.engine.plan import Plan
 from rfmdist.errors import InputError
 from rfmdist.features.augmented import Extras
+from rfmdist.machine import parse_size
 from rfmdist.observations.blocks import parse_dtype
 
 LARGEST = 1e300
@@ -59,6 +60,8 @@ def check_parameters(model: Any) -> None:
     if not isinstance(callbacks, Iterable) or not all(map(callable, callbacks)):
         raise InputError(f"callbacks={model.callbacks!r} must be a list of functions")
     parse_dtype(model.dtype)
+    if model.memory is not None:
+        parse_size(model.memory)
     _check_clip(model.clip)
     _check_noise(model)
 

@@ -12,19 +12,18 @@ from numpy.typing import NDArray
 
 from rfmdist.engine.plan import FACTORED_ENTRIES, Plan, equal_groups
 from rfmdist.engine.run import Executor
-from rfmdist.errors import InputError
 from rfmdist.features.augmented import AugmentedFeatures, Extras, Margin
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Features
 from rfmdist.observations.blocks import Offsets, Role
 from rfmdist.observations.frames import Axis
-from rfmdist.observations.kept import passes
-from rfmdist.observations.offsets import SWEEPS, fit_offsets
-from rfmdist.observations.scales import fit_scales
+from rfmdist.observations.kept import Entries
+from rfmdist.observations.offsets import SHRINKAGE, SWEEPS, find_offsets, given_offsets
+from rfmdist.observations.scales import Spread, measure
 from rfmdist.observations.side import side_columns, standardised
 from rfmdist.observations.store import Observations
-from rfmdist.observations.summary import summarize
+from rfmdist.observations.summary import Overview
 from rfmdist.observations.targets import Targets
 
 if TYPE_CHECKING:
@@ -51,47 +50,44 @@ class Side:
 
 
 class Known:
-    """What is known of the entries of ``roles`` before any is solved; gathered once, when it is asked for."""
+    """What is known of the entries of ``roles`` before any is solved: an overview told it, or few passes more.
+
+    Attributes
+    ----------
+    offsets : Offsets
+        To begin with; stored ones as they are.
+    spread : Spread
+        What they leave of the values.
+    clip : tuple of float or None
+        Range that predictions are held to.
+    """
 
     def __init__(
         self,
         model: LinRFM,
-        observations: Observations,
-        roles: frozenset[Role],
+        entries: Entries,
+        seen: Overview,
         exact: bool,
         tables: tuple[NDArray[np.float64], NDArray[np.float64]],
+        run: Executor,
     ) -> None:
-        self.model, self.observations, self.roles, self.exact = model, observations, roles, exact
-        self.tables = tables
-
-    @cached_property
-    def offsets(self) -> Offsets:
-        """Offsets to begin with; stored ones as they are."""
-        kind = self.model.offsets
-        if kind != "stored":
-            return fit_offsets(self.observations, kind, roles=self.roles, sweeps=SWEEPS if self.exact else START_SWEEPS)
-        if self.observations.offsets is None:
-            name = self.observations.name
-            raise InputError(f"{name}: no offsets are stored; store some or choose offsets='both'")
-        return self.observations.offsets
-
-    @cached_property
-    def clip(self) -> tuple[float, float] | None:
-        """Range that predictions are held to."""
-        model = self.model
-        return summarize(self.observations, self.roles).bounds if model.clip == "auto" else model.clip
+        self.model, self.roles, self._facts, self._tables = model, entries.roles, seen.of(entries.roles), tables
+        self.clip = self._facts.summary.bounds if model.clip == "auto" else model.clip
+        spread: Spread | None = None
+        if model.offsets is None or model.offsets == "stored":
+            self.offsets = given_offsets(entries.observations, model.offsets)
+        else:
+            sweeps = SWEEPS if exact else START_SWEEPS
+            self.offsets, spread = find_offsets(entries, self._facts, model.offsets, SHRINKAGE, sweeps, run)
+        self.spread = spread or measure(entries, self.offsets, run)
+        self.spread.check(entries.observations.name)
 
     @cached_property
     def margins(self) -> tuple[Margin, Margin]:
         """What is known of the columns, and of the rows, beside their values."""
-        m, n = self.observations.shape
-        of_rows, of_columns = np.zeros(m), np.zeros(n)
-        for block in passes(self.observations, self.roles):
-            of_rows[block.start : block.stop] = np.diff(block.indptr)
-            of_columns += np.bincount(block.indices, minlength=n)
-        about_columns, about_rows = self.tables
-        columns = _margin(of_columns, self.offsets.columns, about_columns)
-        return columns, _margin(of_rows, self.offsets.rows, about_rows)
+        about_columns, about_rows = self._tables
+        columns = _margin(self._facts.by_column, self.offsets.columns, about_columns)
+        return columns, _margin(self._facts.by_row, self.offsets.rows, about_rows)
 
 
 @dataclass(frozen=True)
@@ -118,9 +114,8 @@ class Start:
 class Preparation:
     """Makes what stages start from, and holds it for the next: only one at a time, since blocks take memory."""
 
-    def __init__(self, model: LinRFM, observations: Observations, plan: Plan, run: Executor, validated: bool) -> None:
-        self.model, self.observations, self.plan, self.run = model, observations, plan, run
-        self.validated = validated
+    def __init__(self, model: LinRFM, observations: Observations, plan: Plan, run: Executor, seen: Overview) -> None:
+        self.model, self.observations, self.plan, self.run, self.seen = model, observations, plan, run, seen
         # Read once, and before any trial: an unknown name is refused at once.
         self._tables = (
             _table(observations, "columns", model.column_table),
@@ -135,7 +130,8 @@ class Preparation:
         if self._start is None or self._key != (roles, row_scale):
             self.release()
             if self._known is None or self._known.roles != roles:
-                self._known = Known(self.model, self.observations, roles, self.plan.features == "dense", self._tables)
+                entries, exact = Entries(self.observations, roles), self.plan.features == "dense"
+                self._known = Known(self.model, entries, self.seen, exact, self._tables, self.run)
             self._start, self._key = self._made(self._known, row_scale), (roles, row_scale)
         return self._start
 
@@ -159,20 +155,19 @@ class Preparation:
         Factored features fit offsets anew with every solve; for them only the mean is taken off beforehand.
         """
         model, (m, n), offsets = self.model, self.observations.shape, known.offsets
-        scored = frozenset({Role.VALIDATION}) - known.roles if self.validated else frozenset()
-        scales = fit_scales(passes(self.observations, known.roles), offsets, row_scale) if row_scale else None
-        unscaled = Targets(
+        scored = frozenset({Role.VALIDATION}) - known.roles if self.seen.counts["validation"] else frozenset()
+        scales = known.spread.scales(offsets, row_scale) if row_scale else None
+        targets = Targets(
             self.observations,
             offsets,
-            1.0,
-            np.dtype(np.float64),
+            known.spread.unit(scales),
+            np.dtype(model.dtype),
             known.roles,
             scored,
             known.clip,
             scales,
             keep_bytes=self.plan.kept_bytes,
         )
-        targets = replace(unscaled, unit=unscaled.root_mean_square(), dtype=np.dtype(model.dtype))
         shrinkage = (
             INTERCEPT_SHRINKAGE if model.offsets in ("both", "rows") else np.inf,
             INTERCEPT_SHRINKAGE if model.offsets in ("both", "columns") else np.inf,
@@ -183,11 +178,11 @@ class Preparation:
         return bare, offsets.columns / targets.unit, shrinkage
 
 
-def _margin(counts: NDArray[np.float64], offsets: NDArray[np.float64], table: NDArray[np.float64]) -> Margin:
+def _margin(counts: NDArray[Any], offsets: NDArray[np.float64], table: NDArray[np.float64]) -> Margin:
     """Counts, and as side columns their logarithm, the offsets and the user's own (RATINGS (4))."""
     told = (standardised(values) for values in (np.log(counts + COUNT_START), offsets))
     columns = [column for column in told if column is not None]
-    return Margin(counts, np.column_stack([*columns, TABLE_WEIGHT * table]).astype(np.float32))
+    return Margin(counts.astype(np.float64), np.column_stack([*columns, TABLE_WEIGHT * table]).astype(np.float32))
 
 
 def _table(observations: Observations, axis: Axis, names: Sequence[str]) -> NDArray[np.float64]:

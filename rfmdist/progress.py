@@ -38,6 +38,9 @@ class Iteration:
         Relative change of P; of a finish the root of the share of the values' squares that is not fitted yet.
     seconds : float
         Wall-clock time.
+    moved_bytes, read_bytes : int
+        What the workers of a cluster sent, as Dask counts it, and was sent to them; and what was read from files, be it
+        from the disk or the system's cache.
     completion : Completion or None
         The completed matrix at this iteration, for callbacks; None in ``history_``, which would hold every P.
     """
@@ -53,6 +56,8 @@ class Iteration:
     change: float
     seconds: float
     completion: Completion | None = field(default=None, repr=False, compare=False)
+    moved_bytes: int = field(default=0, compare=False)
+    read_bytes: int = field(default=0, compare=False)
 
     @property
     def seconds_left(self) -> float:

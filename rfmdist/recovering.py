@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +16,9 @@ from rfmdist.engine.run import Executor
 from rfmdist.errors import InputError
 from rfmdist.kernels.threads import one_blas_thread
 from rfmdist.observations.blocks import FITTED_ROLES, Role
+from rfmdist.observations.kept import Entries
 from rfmdist.observations.offsets import fit_offsets
+from rfmdist.observations.scales import measure
 from rfmdist.observations.store import Observations
 from rfmdist.observations.targets import Targets
 from rfmdist.progress import Iteration
@@ -40,7 +41,7 @@ def recover(
     """
     noise = float(model.noise)
     with one_blas_thread():
-        targets = _targets(model, observations, plan, TRAIN if noise else FITTED_ROLES)
+        targets = _targets(model, observations, plan, run, TRAIN if noise else FITTED_ROLES)
         recovery = Recovery(model, targets, plan, run, noise, tell)
         found = recovery.search()
         recovery.release()
@@ -63,7 +64,7 @@ def recover_beyond(
 ) -> Recovered | None:
     """Recover a matrix that seems to have no noise, if that lowers the ``error`` on the validation entries."""
     with one_blas_thread():
-        recovery = Recovery(model, _targets(model, observations, plan, TRAIN), plan, run, 0.0, tell, error)
+        recovery = Recovery(model, _targets(model, observations, plan, run, TRAIN), plan, run, 0.0, tell, error)
         found = recovery.search(restarts=1) if error > NEARLY * recovery.targets.unit else None
         recovery.release()
         if found is None or not found.certificate.certified or not found.certificate.held_out < error:
@@ -81,14 +82,14 @@ def _repeated(
     found: Recovered,
 ) -> Recovered:
     """Repeat the finish on all fitted entries, from the factor found; that fit stands if this one ends nowhere."""
-    targets = _targets(model, observations, plan, FITTED_ROLES)
+    targets = _targets(model, observations, plan, run, FITTED_ROLES)
     again = Recovery(model, targets, plan, run, noise, tell, known=found.certificate)
     repeated = again.finish(found.factor)
     again.release()
     return found if repeated is None else repeated._replace(steps=found.steps + repeated.steps)
 
 
-def _targets(model: LinRFM, observations: Observations, plan: Plan, roles: frozenset[Role]) -> Targets:
+def _targets(model: LinRFM, observations: Observations, plan: Plan, run: Executor, roles: frozenset[Role]) -> Targets:
     """Return what is fitted, in float64: the values less what does not depend on the fit."""
     offsets = observations.offsets if model.offsets == "stored" else fit_offsets(observations, None)
     if model.noise == "auto" and model.offsets == "global":
@@ -97,6 +98,7 @@ def _targets(model: LinRFM, observations: Observations, plan: Plan, roles: froze
         raise InputError(f"{observations.name}: no offsets are stored; store some or choose offsets=None")
     clip = None if model.clip == "auto" else model.clip  # the matrix is known beyond what was seen of it
     scored = frozenset({Role.VALIDATION}) - roles
+    spread = measure(Entries(observations, roles), offsets, run)
+    spread.check(observations.name)
     dtype = np.dtype(np.float64)
-    unscaled = Targets(observations, offsets, 1.0, dtype, roles, scored, clip, keep_bytes=plan.kept_bytes)
-    return replace(unscaled, unit=unscaled.root_mean_square())
+    return Targets(observations, offsets, spread.unit(), dtype, roles, scored, clip, keep_bytes=plan.kept_bytes)

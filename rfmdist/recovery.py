@@ -118,7 +118,7 @@ class Recovery:
         self.model, self.run, self.tell, self.told = model, run, tell, False
         self.error, self.known, self.targets = error, known, targets
         self.noise = noise / self.targets.unit
-        self.slab_rows = plan.slab_rows
+        self.slab_rows, self.room = plan.slab_rows, plan.machine.wanted - plan.machine.base
         self.side = _Side(self.targets, run.publish(self.targets), equal_groups(targets.observations, FACTORED_ENTRIES))
         self.passes = Projection(run, self.side.groups, self._step)
         m, n = targets.observations.shape
@@ -163,7 +163,7 @@ class Recovery:
         rank = self.model.rank
         if isinstance(rank, int | np.integer):
             return 2 * rank, 2 * rank
-        return CAP, max(CAP, min(MOST_CAP, 2 * most_recovered(*self.targets.observations.shape)))
+        return CAP, max(CAP, min(MOST_CAP, 2 * most_recovered(*self.targets.observations.shape, self.room)))
 
     def _could_certify(self, rank: int) -> bool:
         """Whether the entries could determine a matrix of that rank at all."""

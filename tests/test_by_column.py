@@ -7,6 +7,7 @@ import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anndata
@@ -22,6 +23,7 @@ from rfmdist.errors import InputError, StoreError
 from rfmdist.observations import by_column
 from rfmdist.observations.blocks import Offsets
 from rfmdist.observations.draws import entry_hash
+from rfmdist.observations.spill import Spill
 from rfmdist.observations.split import split
 from rfmdist.observations.store import Observations
 
@@ -50,7 +52,8 @@ def small_shards(patch: pytest.MonkeyPatch, shard: int, shards_a_pass: int = 1) 
     for module in ("layout", "writer", "store", "additions", "by_column"):
         patch.setattr(f"rfmdist.observations.{module}.SHARD", shard)
     patch.setattr("rfmdist.observations.layout.CHUNK", shard)
-    patch.setattr(by_column, "BUFFER_BYTES", shard * shards_a_pass * 17)
+    patch.setattr(by_column, "HELD_SHARE", 1)
+    patch.setattr(Observations.by_column, "__defaults__", (shard * shards_a_pass * 17,))
     patch.setattr(by_column, "READ_ENTRIES", 20)
 
 
@@ -75,16 +78,24 @@ def store(rng: np.random.Generator, tmp_path: Path) -> Path:
     shards_a_pass=st.integers(1, 3),
     mask=st.booleans(),
     held_out=st.booleans(),
+    on_disk=st.booleans(),
 )
 def test_it_is_the_transpose(
-    seed: int, shape: tuple[int, int], density: float, shard: int, shards_a_pass: int, mask: bool, held_out: bool
+    seed: int,
+    shape: tuple[int, int],
+    density: float,
+    shard: int,
+    shards_a_pass: int,
+    mask: bool,
+    held_out: bool,
+    on_disk: bool,
 ) -> None:
     """Whatever the matrix, its roles and the passes it is made in, it equals scipy's transpose role by role."""
     rng = np.random.default_rng(seed)
     matrix = sp.random_array(shape, density=density, rng=rng, data_sampler=rng.standard_normal)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
         small_shards(patch, shard, shards_a_pass)
-        observations = Observations.from_scipy(matrix)
+        observations = Observations.from_scipy(matrix, Path(folder) / "s" if on_disk else None)
         if mask:
             observations.store_split([rng.integers(0, 3, observations.nnz)])
         if held_out:
@@ -243,6 +254,27 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, store: Path, part: str) ->
     assert not list((store / "X").glob("by_column*"))
 
 
+@pytest.mark.parametrize("when", [0, 1, 5])
+def test_a_full_disk_while_entries_are_dealt(monkeypatch: pytest.MonkeyPatch, store: Path, when: int) -> None:
+    """Entries that wait in files leave no file behind either, and the store is as it was."""
+    small_shards(monkeypatch, 20)
+    observations, before, appended = Observations.open(store), faults.snapshot(store), []
+    append = Spill._append
+
+    def guarded(self: Spill, *given: Any) -> None:
+        if len(appended) == when:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        appended.append(given)
+        append(self, *given)
+
+    monkeypatch.setattr(Spill, "_append", guarded)
+    with pytest.raises(StoreError, match="disk is full"):
+        observations.by_column()
+    assert len(appended) == when
+    assert faults.snapshot(store) == before
+    assert not list((store / "X").glob("by_column*"))
+
+
 def test_a_store_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
     """Where the store may only be read one sentence says so."""
 
@@ -270,7 +302,7 @@ def test_an_interrupt_leaves_no_half(monkeypatch: pytest.MonkeyPatch, store: Pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(by_column, "_fill", interrupt)
+        patch.setattr(by_column, "_filled", interrupt)
         with pytest.raises(KeyboardInterrupt):
             observations.by_column()
     assert faults.snapshot(store) == before

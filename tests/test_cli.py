@@ -22,7 +22,7 @@ import pytest
 import zarr
 from distributed import LocalCluster
 
-from rfmdist import Completion, LinRFM, Observations, Role
+from rfmdist import Completion, LinRFM, Observations, Role, plan
 from rfmdist.cli import main
 from rfmdist.cli import paths as cli_paths
 from rfmdist.observations.tables import read_table
@@ -169,6 +169,33 @@ class TestVerbs:
         assert len(lines) == sum(i.stage == "fit" for i in history)
         assert all("validation RMSE" in line and "s left" in line for line in lines)
         assert "validation rmse" in told.out
+
+    def test_plan_tells_what_python_plans(self, here: Path, run: Run) -> None:
+        """One JSON object: Python's plan with the same options, and seconds from trying this machine."""
+        options = ["--features", "factored", "--rank", "8", "--memory", "1GB"]
+        facts = json.loads(run("plan", "store.zarr", *options, "--json").out)
+        made = plan("store.zarr", features="factored", rank=8, memory="1GB")
+        for name in ("features", "sides", "rank", "flops", "read_bytes", "peak_bytes", "why"):
+            assert facts[name] == getattr(made, name)
+        assert sum(facts["peak_parts"].values()) == facts["peak_bytes"] <= facts["allowed_bytes"] == 10**9
+        assert facts["seconds_per_iteration"] > 0
+        assert "moved_bytes" not in facts
+
+    def test_plan_of_a_cluster_tells_what_moves(self, here: Path, run: Run) -> None:
+        """With workers the peak is a worker's, and bytes moved and the client's peak are told in words too."""
+        facts = json.loads(run("plan", "store.zarr", "--workers", "3", "--json").out)
+        assert facts["moved_bytes"] > 0
+        assert facts["client_peak_bytes"] > 10**8
+        assert "moved bytes" in run("plan", "store.zarr", "--workers", "3").out
+
+    def test_fit_tells_its_plan_and_what_happened(self, here: Path, run: Run) -> None:
+        """The plan comes before the first iteration, and at the end the same figures as measured."""
+        told = run("fit", "store.zarr", "-o", "new.zarr", *FIT, "--memory", "2GB", "--json")
+        facts, lines = json.loads(told.out), told.err.splitlines()
+        assert re.match(r"plan: factored, sides both, .* of 2000MB allowed; an iteration reads", lines[0])
+        assert set(facts["planned"]) == set(facts["measured"])
+        assert facts["measured"]["peak_bytes"] > 10**8
+        assert facts["measured"]["seconds_per_iteration"] > 0
 
     def test_fit_draws_bars_on_a_terminal(self, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """On a terminal there are bars in place of the lines, and the results still go to stdout."""
@@ -364,6 +391,8 @@ BAD: dict[str, tuple[Callable[[], None] | None, str | list[str], str]] = {
     "unknown column": (None, "ingest ratings.csv -o new.zarr --row customer", "no column 'customer'"),
     "unknown duplicates": (None, "ingest ratings.csv -o new.zarr --duplicates first", "duplicates 'first'"),
     "memory too small": (None, "ingest ratings.csv -o new.zarr --column film --memory 10MB", "too small a budget"),
+    "budget too small": (None, "fit store.zarr -o new.zarr --memory 100MB", "100MB are allowed"),
+    "budget not a size": (None, "plan store.zarr --memory lots", "is not a size"),
     "memory not a size": (None, "ingest ratings.csv -o new.zarr --column film --memory lots", "is not a size"),
     "existing store": (None, "ingest ratings.csv -o store.zarr --column film", "store.zarr: exists already"),
     "a file for a store": (None, "ingest ratings.csv -o ratings.csv --column film --overwrite", "is not a store"),
@@ -465,7 +494,7 @@ def test_bad_input_is_one_sentence(case: str, here: Path, run: Run, monkeypatch:
     told = run(*(command.split() if isinstance(command, str) else command))
     assert told.code == 2, told.err
     assert told.out == ""
-    said = [line for line in told.err.splitlines() if not line.startswith(("reading", "writing"))]
+    said = [line for line in told.err.splitlines() if not line.startswith(("reading", "writing", "plan:"))]
     assert len(said) == 1
     sentence = said[0].replace(f"{here}/", "")
     assert sentence.startswith("rfmdist: ")

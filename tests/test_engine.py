@@ -1,37 +1,30 @@
-"""The engine: plans depend on counts alone; results are the same bits anywhere, whatever dies."""
+"""The engine: results are the same bits anywhere, whatever dies. Plans are in test_plan.py."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
-import re
 import signal
 import time
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import oracles
 import pytest
-import scipy.sparse as sp
 from distributed import Client, KilledWorker, LocalCluster
 from distributed.comm import CommClosedError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rfmdist import preparing
 from rfmdist.engine import plan as planning
 from rfmdist.engine import run as running
 from rfmdist.engine import work
-from rfmdist.engine.plan import BLOCK_BYTES, GROUPS, equal_groups, make_plan, plan_dense, plan_factored
 from rfmdist.engine.run import InProcess, OnClient, executor, sums_held
-from rfmdist.errors import InputError, RfmdistError
+from rfmdist.errors import RfmdistError
 from rfmdist.features import factored
 from rfmdist.kernels.threads import Threads
 from rfmdist.lin_rfm import LinRFM
@@ -116,162 +109,6 @@ def same(one: Any, other: Any) -> bool:
     if hasattr(one, "members") and not all(map(same, one.members, other.members)):
         return False
     return type(one) is type(other) and all(np.array_equal(getattr(one, n), getattr(other, n)) for n in names)
-
-
-# ---- the plan -----------------------------------------------------------------------------------------------
-
-
-def counted(counts: list[int], n: int) -> Any:
-    """Give what a plan looks at: a shape and row counts."""
-    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return SimpleNamespace(shape=(len(counts), n), indptr=indptr, nnz=int(indptr[-1]))
-
-
-@given(st.lists(st.integers(0, 2000), min_size=1, max_size=300), st.sampled_from([5, 2000, 30_000]))
-@settings(max_examples=100, deadline=None)
-def test_groups_cover_the_rows_once(counts: list[int], n: int) -> None:
-    """Groups follow each other, are not empty, cover all rows and are at most 64."""
-    for groups in (plan_dense(counted(counts, n), "float32").groups, equal_groups(counted(counts, n))):
-        assert [i for start, stop in groups for i in range(start, stop)] == list(range(len(counts)))
-        assert all(start < stop for start, stop in groups)
-        assert len(groups) <= GROUPS
-
-
-def test_groups_are_of_about_equal_cost() -> None:
-    """Work is shared by cost, not by rows: a long row weighs as many short ones do."""
-    counts = [2000] * 100 + [20] * 5000
-    plan = plan_dense(counted(counts, 2048), "float32")
-    cost = np.array(counts) ** 3 / 3 + 2.0 * np.array(counts) * 2048 + 2048**2
-    shares = np.array([cost[start:stop].sum() for start, stop in plan.groups])
-    assert len(plan.groups) > 2
-    assert shares.max() < 1.5 * shares.mean()
-
-
-def test_the_plan_does_not_know_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups and form are the same on 1 core and on 64."""
-    plans = []
-    for count in (1, 64):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _, c=count: set(range(c)))
-        monkeypatch.setattr(os, "cpu_count", lambda c=count: c)
-        plans.append(plan_dense(counted([30] * 5000, 1000), "float32"))
-    assert plans[0] == plans[1]
-
-
-def test_form_is_chosen_by_cost() -> None:
-    """Few rows form Z; many sparse rows, for which m n^2 exceeds the n^3 of the update, sum A'A."""
-    assert plan_dense(counted([50] * 1000, 2000), "float32").form == "product"
-    assert plan_dense(counted([20] * 100_000, 2000), "float32").form == "gram"
-
-
-def test_peak_bytes_count_the_features_and_partials() -> None:
-    """The peak is at least P old and new and one float64 partial, and no more than 12 times that."""
-    for dtype, size in (("float32", 4), ("float64", 8)):
-        plan = plan_dense(counted([50] * 20_000, 3000), dtype)
-        least = 3000**2 * (2 * size + 8)
-        assert plan.feature_bytes == 3000**2 * size
-        assert least <= plan.peak_bytes <= 12 * least
-
-
-@pytest.fixture
-def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Give a function that sets the machine's free memory, in GiB."""
-
-    def set_free(gib: float) -> None:
-        memory = SimpleNamespace(available=int(gib * 2**30))
-        monkeypatch.setattr(planning.psutil, "virtual_memory", lambda: memory)
-
-    return set_free
-
-
-def planned(counts: list[int], n: int, **parameters: Any) -> Any:
-    """Give the plan that is made for float32 features."""
-    observations = counted(counts, n)
-    observations.dtype = np.dtype(np.float32)
-    return make_plan(observations, "float32", **parameters)
-
-
-def test_what_is_asked_for_is_planned(free: Callable[[float], None]) -> None:
-    """Features, sides and rank are taken as given."""
-    free(64)
-    for features in ("dense", "factored"):
-        for sides in ("columns", "both"):
-            plan = planned([30] * 5000, 1000, features=features, sides=sides, rank=9)
-            assert (plan.features, plan.sides, plan.why) == (features, sides, f"{features} as asked")
-            assert plan.rank == (9 if features == "factored" else 1000)
-    assert planned([30] * 5000, 1000, features="dense").sides == "columns"
-    assert planned([30] * 5000, 1000, features="factored").sides == "both"
-    assert planned([30] * 5000, 20, features="factored", rank=64).rank == 20
-
-
-def test_auto_takes_what_arrives_with_fewer_flops(free: Callable[[float], None]) -> None:
-    """A few columns with long rows stay exact; many columns are factored, and the reason tells the flops."""
-    free(64)
-    small, large = planned([10] * 300, 20), planned([100] * 20_000, 5000)
-    assert (small.features, small.sides, small.rank) == ("dense", "columns", 20)
-    assert (large.features, large.sides, large.rank) == ("factored", "both", 32)
-    for plan in (small, large):
-        told = rf"{plan.features}: \S+ flops an iteration, exact features \S+ for as much progress"
-        assert re.fullmatch(told, plan.why)
-    assert planned([10] * 300, 20, rank=5).why == "factored: rank 5 as asked"
-
-
-def test_memory_decides_on_the_sides(free: Callable[[float], None]) -> None:
-    """Where a factor of all rows takes more than half of what is free, columns alone; the reason says so."""
-    counts, both = [1] * 1_000_000, []
-    for gib in (64, 1.5):
-        free(gib)
-        both.append(planned(counts, 2000, features="factored"))
-    assert [plan.sides for plan in both] == ["both", "columns"]
-    assert "both sides need more memory than is free" in both[1].why
-    assert both[1].peak_bytes < 1.5 * 2**30 < 2 * both[0].peak_bytes
-
-
-def test_exact_features_that_memory_cannot_hold_are_factored(free: Callable[[float], None]) -> None:
-    """Fewer flops are no reason to fill the memory: the reason names the bytes that exact features would take."""
-    free(0.5)
-    plan = planned([2] * 20, 6000)
-    assert plan.features == "factored"
-    assert plan_dense(counted([2] * 20, 6000), "float32").peak_bytes > 0.25 * 2**30
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"features": "dense"}, r"exact features need about \d+\.\d GiB; 0\.1 GiB are free: use features='factored'"),
-        ({"features": "factored", "sides": "both"}, r"features of rank 32 need .* use sides='columns', a lower rank"),
-        (
-            {"features": "factored", "sides": "columns", "rank": 200},
-            r"features of rank 200 need .* use a lower rank or",
-        ),
-        ({}, r"features of rank 32 need about \d+\.\d GiB; 0\.1 GiB are free"),
-    ],
-)
-def test_too_little_memory_is_told(free: Callable[[float], None], asked: dict[str, Any], message: str) -> None:
-    """What cannot be held is refused before any work, with both figures and the ways out."""
-    free(0.1)
-    with pytest.raises(InputError, match=message):
-        planned([10] * 50_000, 100_000, **asked)
-
-
-def test_blocks_are_kept_where_they_fit(free: Callable[[float], None]) -> None:
-    """All blocks within a quarter of the free memory are kept, twice for two sides; otherwise none."""
-    kept = []
-    for gib, sides in ((64, "columns"), (64, "both"), (0.2, "both")):
-        free(gib)
-        kept.append(planned([50] * 100_000, 500, features="factored", sides=sides, rank=4).kept_bytes)
-    assert 12 * 5_000_000 <= kept[0] < 1.3 * 12 * 5_000_000
-    assert 1.9 * kept[0] < kept[1] < 2.1 * kept[0]
-    assert kept[2] == 0
-
-
-@given(st.lists(st.integers(0, 2000), min_size=1, max_size=300), st.sampled_from([5, 2000, 30_000]))
-@settings(max_examples=50, deadline=None)
-def test_factored_groups_cover_the_rows_once(counts: list[int], n: int) -> None:
-    """Groups follow each other and cover all rows; they are the same at any rank."""
-    for sides in ("columns", "both"):
-        plans = [plan_factored(counted(counts, n), "float32", sides, rank) for rank in ("auto", 1, 200)]
-        assert [i for start, stop in plans[0].groups for i in range(start, stop)] == list(range(len(counts)))
-        assert plans[0].groups == plans[1].groups == plans[2].groups
 
 
 # ---- the same bits anywhere ---------------------------------------------------------------------------------
@@ -490,6 +327,10 @@ class FailingClient:
         """Fail."""
         raise self.error
 
+    def nthreads(self) -> dict[str, int]:
+        """Tell of no workers."""
+        return {}
+
     def wait_for_workers(self, count: int, timeout: float) -> None:
         """Wait in vain."""
         raise TimeoutError
@@ -522,32 +363,3 @@ def test_a_task_that_ends_every_worker_is_given_up(mortal: Client) -> None:
 def suicide(group: tuple[int, int], threads: Any) -> None:
     """Kill the worker."""
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.parametrize(("rows", "power", "form"), [(900, 0.5, "product"), (900, 1.0, "product"), (6000, 0.5, "gram")])
-def test_a_fit_holds_no_more_than_planned(rows: int, power: float, form: str) -> None:
-    """The peak of all arrays of a whole fit is below the plan's, and not by more than a half."""
-    plan, peak = peak_of(sp.random_array((rows, 1500), density=12_000 / (rows * 1500), rng=0), **DENSE, power=power)
-    assert plan.form == form
-    assert 0.5 * (plan.peak_bytes - BLOCK_BYTES) <= peak <= plan.peak_bytes
-
-
-@pytest.mark.parametrize("sides", ["columns", "both"])
-@pytest.mark.parametrize("shape", [(100_000, 30_000), (10_000, 100_000)])
-def test_a_factored_fit_holds_no_more_than_planned(shape: tuple[int, int], sides: str) -> None:
-    """The peak of all arrays is below the plan's with the blocks that it keeps, and not by more than two thirds."""
-    given = {"features": "factored", "sides": sides, "rank": 100}
-    plan, peak = peak_of(sp.random_array(shape, density=100_000 / np.prod(shape), rng=0), **given)
-    assert (plan.peak_bytes - BLOCK_BYTES) / 3 <= peak <= plan.peak_bytes + plan.kept_bytes
-
-
-def peak_of(observed: Any, **parameters: Any) -> tuple[Any, int]:
-    """Give the plan and the traced peak of a whole fit, refit included, without the observations themselves."""
-    model = LinRFM(ridge=0.5, replacement=1.0, offsets=None, max_iter=4, **parameters)
-    observations = Observations.from_scipy(observed)
-    tracemalloc.start()
-    try:
-        model.fit(observations)
-        return model.plan_, tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()

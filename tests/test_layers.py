@@ -21,6 +21,7 @@ LAYERS = (
         "preparing",
         "selection",
         "parameters",
+        "planning",
         "progress",
         "recovering",
         "recovery",

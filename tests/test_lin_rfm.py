@@ -318,8 +318,9 @@ def test_verbose_prints_a_line_an_iteration(values: Any, capsys: pytest.CaptureF
     LinRFM(**{**FIXED, "validation_fraction": 0.2}, max_iter=2, verbose=1).fit(oracles.as_sparse(values))
     out, err = capsys.readouterr()
     assert not out
-    assert len(err.splitlines()) == 1 + 4
-    assert err.startswith("choosing takes at most ")
+    assert len(err.splitlines()) == 2 + 4
+    assert err.startswith("plan: ")
+    assert "\nchoosing takes at most " in err
     assert re.search(r"fitting +1/2 +ridge 0.1 .*validation RMSE \d\.\d+", err)
 
 

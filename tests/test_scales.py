@@ -11,8 +11,10 @@ import pytest
 
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets
+from rfmdist.observations.kept import Entries
 from rfmdist.observations.offsets import fit_offsets
-from rfmdist.observations.scales import DAMPING, Scales, fit_scales
+from rfmdist.observations.passes import Here
+from rfmdist.observations.scales import DAMPING, Scales, fit_scales, measure
 from rfmdist.observations.store import Observations
 from rfmdist.observations.targets import Targets
 
@@ -109,7 +111,8 @@ def test_targets_are_divided_and_predictions_multiplied(values: Any) -> None:
     offsets = fit_offsets(observations, sweeps=3)
     scales = Scales(np.linspace(0.5, 2, 40), offsets, 1.0, 0.5)
     targets = Targets(observations, offsets, 1.0, np.dtype(np.float64), FITTED_ROLES, scales=scales)
-    targets = replace(targets, unit=targets.root_mean_square())
+    left = measure(Entries(observations, FITTED_ROLES), offsets, Here())
+    targets = replace(targets, unit=left.unit(scales))
     raw, (block, _) = observations.row_block(0, 40), targets.read(0, 40)
     left = raw.values - offsets.at(raw.rows, raw.indices)
     assert np.allclose(block.values, left / scales.rows[raw.rows] / targets.unit, rtol=1e-13)

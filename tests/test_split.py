@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse as sp
 
 from rfmdist.errors import InputError, StoreError
+from rfmdist.observations import loops
 from rfmdist.observations.ingest import ingest
 from rfmdist.observations.split import split
 from rfmdist.observations.store import Observations
@@ -212,3 +213,17 @@ def test_a_split_in_memory(rng: np.random.Generator) -> None:
     counts = split(observations, test=0.3)
     assert counts == observations.role_counts()
     assert split(observations, test=0.1)["test"] < counts["test"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 50])
+def test_the_least_draws_of_each_row_are_chosen(rng: np.random.Generator, count: int) -> None:
+    """As by sorting: the least of each row with more, and of equal draws the first."""
+    sizes = rng.integers(0, 12, 200)
+    indptr, rows = np.append(0, np.cumsum(sizes)), np.repeat(np.arange(200), sizes)
+    draws = rng.integers(0, 6, len(rows)) / 6
+    chosen = np.zeros(len(rows), np.bool_)
+    loops.choose_least(indptr, draws, min(count, int(sizes.max())), chosen)
+    order = np.lexsort((draws, rows))
+    ranks = np.empty(len(rows), np.int64)
+    ranks[order] = np.arange(len(rows)) - indptr[rows]
+    assert np.array_equal(chosen, (ranks < count) & (sizes > count)[rows])

@@ -105,7 +105,7 @@ def test_copies_keep_their_own(targets: Targets) -> None:
     empty = replace(targets, keep_bytes=1 << 20)
     _ = empty.observations.indptr
     sent = pickle.dumps(keeping)
-    assert len(sent) == len(pickle.dumps(empty))
+    assert len(sent) < len(pickle.dumps(empty)) + 100
     received = pickle.loads(sent)
     assert same(received.read(0, 60)[0], keeping.read(0, 60)[0])
     assert received.read(0, 60) is received.read(0, 60)

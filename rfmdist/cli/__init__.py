@@ -8,21 +8,44 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from rfmdist.cli.options import (
+    Column,
+    ColumnTable,
+    Completed,
+    Cosines,
+    Count,
+    Delimiter,
+    Dtype,
+    Features,
+    FitMemory,
+    Floor,
+    Indicators,
+    Json,
+    Memory,
+    Noise,
+    Overwrite,
+    Power,
+    Rank,
+    RidgeByCount,
+    Row,
+    RowScale,
+    RowTable,
+    Sides,
+    SideWeight,
+    Solved,
+    Store,
+    Value,
+    given,
+    number,
+    pair,
+    whole,
+)
 from rfmdist.cli.verb import INTERRUPTED, Verb
-
-
-class Dtype(StrEnum):
-    """Types of values."""
-
-    float32 = "float32"
-    float64 = "float64"
-
 
 app = typer.Typer(
     name="rfmdist",
@@ -32,20 +55,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Row = Annotated[
-    str | None, typer.Option(help="Name of the rows' column, or its position from 1. Known names are found.")
-]
-Column = Annotated[str | None, typer.Option(help="The same for the columns' ids.")]
-Value = Annotated[str | None, typer.Option(help="The same for the values.")]
-Delimiter = Annotated[str | None, typer.Option(help="Of text files; found from the first lines.")]
-Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Budget for the process.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there, once the new is complete.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-# Places of stores are text: a Path would drop a slash of a URL.
-Store = Annotated[str, typer.Argument(metavar="STORE", help="Store made by 'rfmdist ingest': a path or URL.")]
-Count = Annotated[int | None, typer.Option("--k", metavar="NUMBER", help="How many, for each.")]
-Completed = Annotated[str, typer.Argument(metavar="COMPLETION", help="Completion made by 'rfmdist fit'.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -90,7 +99,7 @@ def ingest(
     from rfmdist.cli.show import IngestProgress
     from rfmdist.observations.ingest import ingest
 
-    options = _given(
+    options = given(
         row=row, column=column, value=value, delimiter=delimiter, memory=memory, duplicates=duplicates, dtype=dtype
     )
     with IngestProgress() as progress:
@@ -122,7 +131,7 @@ def split(
     from rfmdist.observations.store import Observations
 
     observations = Observations.open(store)
-    options = _given(
+    options = given(
         validation=validation, test=test, test_file=test_file or None, leave_out=leave_out, seed=seed,
         row=row, column=column, delimiter=delimiter, memory=memory,
     )  # fmt: skip
@@ -167,38 +176,75 @@ def info(store: Store, as_json: Json = False) -> None:
 
 
 @app.command(cls=Verb)
+def plan(
+    store: Store,
+    memory: FitMemory = None,
+    workers: Annotated[int | None, typer.Option(metavar="NUMBER", help="Processes of a cluster; 0: in one.")] = None,
+    features: Features = None,
+    rank: Rank = None,
+    sides: Sides = None,
+    power: Power = None,
+    floor: Floor = None,
+    indicators: Indicators = None,
+    ridge_by_count: RidgeByCount = None,
+    row_scale: RowScale = None,
+    side_weight: SideWeight = None,
+    row_table: RowTable = None,
+    column_table: ColumnTable = None,
+    cosine_features: Cosines = None,
+    dtype: Solved = None,
+    noise: Noise = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what a fit would take, before any of it is done.
+
+    Memory, bytes read and moved, flops, and seconds an iteration after two seconds of trying this machine.
+    """
+    from rfmdist.cli.facts import plan_facts
+    from rfmdist.cli.show import show
+    from rfmdist.engine.calibrate import calibrate
+    from rfmdist.observations.store import Observations
+    from rfmdist.planning import plan
+
+    options = given(
+        memory=memory, workers=workers, features=features, rank=whole(rank), sides=sides, power=power, floor=floor,
+        indicators=number(indicators), ridge_by_count=number(ridge_by_count), row_scale=number(row_scale),
+        side_weight=number(side_weight), row_table=row_table or None, column_table=column_table or None,
+        cosine_features=cosine_features, dtype=dtype, noise=number(noise),
+    )  # fmt: skip
+    observations = Observations.open(store)
+    made = plan(observations, **options)
+    show(plan_facts(made, calibrate(made, observations)), as_json)
+
+
+@app.command(cls=Verb)
 def fit(
     store: Store,
     output: Annotated[str, typer.Option("--output", "-o", metavar="COMPLETION", help="The completion to write.")],
-    features: Annotated[str | None, typer.Option(metavar="auto|dense|factored", help="How P is kept.")] = None,
-    rank: Annotated[
-        str | None, typer.Option(metavar="auto|NUMBER[,NUMBER]", help="Columns of factored features.")
-    ] = None,
-    sides: Annotated[str | None, typer.Option(metavar="auto|columns|both", help="Whether sides take turns.")] = None,
-    power: Annotated[float | None, typer.Option(help="Multiple of 1/2: the power of the AGOP.")] = None,
+    features: Features = None,
+    rank: Rank = None,
+    sides: Sides = None,
+    power: Power = None,
     ridge: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Of the row solves.")] = None,
-    floor: Annotated[float | None, typer.Option(help="Added to the AGOP's diagonal.")] = None,
+    floor: Floor = None,
     replacement: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Of observed residuals.")] = None,
-    indicators: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Weight of what was observed.")] = None,
-    ridge_by_count: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Exponent of counts.")] = None,
-    row_scale: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Exponent of rows' spreads.")] = None,
-    side_weight: Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Weight of side columns.")] = None,
-    row_table: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Column about rows to use; may be repeated.")
-    ] = None,
-    column_table: Annotated[list[str] | None, typer.Option(metavar="NAME", help="The same about columns.")] = None,
-    cosine_features: Annotated[int | None, typer.Option(metavar="NUMBER", help="For one last solve.")] = None,
+    indicators: Indicators = None,
+    ridge_by_count: RidgeByCount = None,
+    row_scale: RowScale = None,
+    side_weight: SideWeight = None,
+    row_table: RowTable = None,
+    column_table: ColumnTable = None,
+    cosine_features: Cosines = None,
     offsets: Annotated[
         str | None, typer.Option(metavar="both|rows|columns|global|stored|none", help="Means fitted too.")
     ] = None,
     clip: Annotated[str | None, typer.Option(metavar="auto|none|LOW,HIGH", help="Range of predictions.")] = None,
-    dtype: Annotated[Dtype | None, typer.Option(help="Of solves and products.")] = None,
+    dtype: Solved = None,
     max_iter: Annotated[int | None, typer.Option(help="Most iterations.")] = None,
     tol: Annotated[float | None, typer.Option(help="Share of the error below which a gain is none.")] = None,
     validation_fraction: Annotated[float | None, typer.Option(help="Held out when no split is stored.")] = None,
-    noise: Annotated[
-        str | None, typer.Option(metavar="auto|NUMBER", help="Of the values, in their units; 0: they are exact.")
-    ] = None,
+    noise: Noise = None,
+    memory: FitMemory = None,
     no_refit: Annotated[bool, typer.Option("--no-refit", help="Keep the fit on training entries alone.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of the held-out entries.")] = None,
     overwrite: Overwrite = False,
@@ -208,31 +254,37 @@ def fit(
 ) -> None:
     """Complete the observed matrix.
 
-    Settings that are 'auto' are chosen on the validation entries; test entries are left alone.
+    Settings that are 'auto' are chosen on the validation entries; test entries are left alone. The plan is told
+    before work begins, and what really happened beside it at the end.
     """
     from rfmdist.cli.facts import fit_facts
+    from rfmdist.cli.measured import Measured
     from rfmdist.cli.paths import check_output, cluster
     from rfmdist.cli.show import FitProgress, show
     from rfmdist.lin_rfm import LinRFM
     from rfmdist.observations.store import Observations
 
-    options = _given(
-        features=features, rank=_whole(rank), sides=sides, power=power, ridge=_number(ridge), floor=floor,
-        replacement=_number(replacement), indicators=_number(indicators), ridge_by_count=_number(ridge_by_count),
-        row_scale=_number(row_scale), side_weight=_number(side_weight), row_table=row_table or None,
+    options = given(
+        features=features, rank=whole(rank), sides=sides, power=power, ridge=number(ridge), floor=floor,
+        replacement=number(replacement), indicators=number(indicators), ridge_by_count=number(ridge_by_count),
+        row_scale=number(row_scale), side_weight=number(side_weight), row_table=row_table or None,
         column_table=column_table or None, cosine_features=cosine_features, dtype=dtype, max_iter=max_iter, tol=tol,
-        validation_fraction=validation_fraction, noise=_number(noise), random_state=seed,
+        validation_fraction=validation_fraction, noise=number(noise), memory=memory, random_state=seed,
     )  # fmt: skip
     options |= {} if offsets is None else {"offsets": None if offsets == "none" else offsets}
-    options |= {} if clip is None else {"clip": _range(clip)}
+    options |= {} if clip is None else {"clip": pair(clip)}
     check_output(output, overwrite, store)
     observations = Observations.open(store)
-    with cluster(scheduler, scheduler_file) as client, FitProgress() as progress:
-        model = LinRFM(refit=not no_refit, callbacks=[progress], **options)
-        progress.foreword = f"choosing takes at most {model.choosing_bound:.1f} times as long as one fit"
+    with (
+        cluster(scheduler, scheduler_file) as client,
+        FitProgress() as bars,
+        Measured(client, bars.told) as measured,
+    ):
+        model = LinRFM(refit=not no_refit, callbacks=[bars, measured], **options)
+        bars.foreword = f"choosing takes at most {model.choosing_bound:.1f} times as long as one fit"
         model.fit(observations, client=client)
-    model.completion_.save(output, overwrite=overwrite)
-    show(fit_facts(model, output), as_json)
+        model.completion_.save(output, overwrite=overwrite)
+    show(fit_facts(model, output) | measured.beside(model.plan_), as_json)
 
 
 @app.command(cls=Verb)
@@ -311,7 +363,7 @@ def recommend(
     from rfmdist.errors import InputError
 
     wanted = [*(ids or []), *(read_ids(rows) if rows is not None else [])] or None
-    options = _given(rows=wanted, k=k) | {"exclude_observed": not include_observed}
+    options = given(rows=wanted, k=k) | {"exclude_observed": not include_observed}
     if output is None:
         if wanted is None:
             raise InputError("recommendations for all rows go to a file: name it with -o, or name rows")
@@ -333,7 +385,7 @@ def similar(
     from rfmdist.cli.show import show_table
     from rfmdist.completion import Completion
 
-    show_table("similar", Completion.open(completion).similar(ids, **_given(k=k)), as_json)
+    show_table("similar", Completion.open(completion).similar(ids, **given(k=k)), as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -343,31 +395,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:  # outside of a verb, which tells of its own
         print("rfmdist: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Only the options that were given; the others are Python's defaults."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _number(text: str | None) -> float | str | None:
-    """A number where the text is one; what else it may be, and its range, the estimator checks."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
-
-
-def _whole(text: str | None) -> int | list[Any] | str | None:
-    """A whole number, or several, where the text is that; the rest the estimator checks."""
-    if text is not None and "," in text:
-        return [_whole(part) for part in text.split(",")]
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        return text
-
-
-def _range(text: str) -> Any:
-    low, comma, high = text.partition(",")
-    return (_number(low), _number(high)) if comma else None if text == "none" else text

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from rfmdist.engine.plan import plan_dense, plan_factored
+from rfmdist.engine.plan import Plan, Speed, plan_dense, plan_factored
 from rfmdist.errors import InputError
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import Role
@@ -57,6 +57,33 @@ def store_facts(path: str | Path) -> dict[str, Any]:
             "feature_bytes": factored.feature_bytes,
             "peak_bytes": factored.peak_bytes,
         },
+    }
+
+
+def plan_facts(plan: Plan, speed: Speed) -> dict[str, Any]:
+    """Return what a fit will take; bytes and flops are of an iteration where the name does not say otherwise."""
+    clustered = {"moved_bytes": plan.moved_bytes, "client_peak_bytes": plan.client_bytes}
+    return {
+        "features": plan.features,
+        "sides": plan.sides,
+        "rank": plan.rank,
+        "most_rank": plan.most_rank,
+        "why": plan.why,
+        "groups": len(plan.groups),
+        "block_rows": plan.sizes.block_rows,
+        "block_entries": plan.sizes.block_entries,
+        "flops": plan.flops,
+        "read_bytes": plan.read_bytes,
+        **(clustered if plan.machine.workers else {}),
+        "kept_bytes": plan.sizes.kept_rows + plan.sizes.kept_columns,
+        "feature_bytes": plan.feature_bytes,
+        "peak_bytes": plan.peak_bytes,
+        "allowed_bytes": plan.machine.allowed,
+        "peak_moment": plan.memory.moment,
+        "peak_parts": {f"{name} bytes": size for name, size in plan.memory.parts.items() if size},
+        "seconds_per_iteration": plan.seconds(*speed),
+        "flops_per_second": speed.flops,
+        "read_bytes_per_second": speed.bytes,
     }
 
 

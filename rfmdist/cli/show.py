@@ -77,6 +77,12 @@ class Bars:
         if self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
 
+    def told(self, line: str) -> None:
+        """Print a line that the bars do not tell."""
+        if self.live:
+            self._progress.console.print(line, highlight=False)
+        self.said(line)
+
     def said(self, line: str) -> None:
         """Print a line, unless the bars tell the same."""
         if not self.live:

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 PYTHON = {
     "ingest": "rfmdist.observations.ingest:ingest",
     "split": "rfmdist.observations.split:split",
+    "plan": "rfmdist.lin_rfm:LinRFM",
     "fit": "rfmdist.lin_rfm:LinRFM",
     "recommend": "rfmdist.completion:Completion.recommend",
     "similar": "rfmdist.completion:Completion.similar",

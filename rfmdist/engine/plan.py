@@ -1,19 +1,33 @@
-"""What a fit will cost and how it is cut: decided from shape and counts alone, before any work. Pure functions."""
+"""What a fit will cost and how it is cut: decided from sizes and a memory budget, before any work. Reads no entry."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
+from rfmdist.engine.memory import (
+    FRESH,
+    FRESH_WORKER,
+    Memory,
+    Sizes,
+    client_memory,
+    fit_memory,
+    kept_need,
+    worker_memory,
+)
 from rfmdist.engine.run import sums_held
 from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
 from rfmdist.machine import cores
-from rfmdist.observations.store import BLOCK_ROWS, Observations
+from rfmdist.observations.blocks import RowBlock
+from rfmdist.observations.store import BLOCK_ENTRIES, BLOCK_ROWS, Observations
 
 GROUP_FLOPS = 1e9
 """Least work of a group, about 20 ms of a core: below it a task's own cost shows."""
@@ -27,8 +41,6 @@ SCATTER_FLOPS = 50.0
 """What adding one number at a scattered place costs (about 1 ns), in flops of a matrix product."""
 SLAB_BYTES = 1 << 27
 """Bytes of completed rows in flight."""
-BLOCK_BYTES = 1 << 26
-"""Bytes of a row block being read, decoded and standardised."""
 SLAB_ROWS = 256
 """Fewest rows of a slab: thinner ones multiply at less than full speed."""
 FACTORED_ENTRIES = 1 << 19
@@ -38,14 +50,82 @@ ENTRIES_PER_FEATURE = 20
 COLUMNS_ONLY_ITERATIONS = 3.0
 """Iterations that one side takes for each of both sides', without noise (`scripts/recovery.py`)."""
 KEPT_SHARE = 0.25
-"""Share of the free memory that blocks read once may take, rather than be read at each iteration."""
+"""Share of the free memory that blocks read once may take, rather than be read at each iteration; a budget that was
+given may be used up."""
+LEAST_KEPT = 1 << 22
+"""Bytes below which keeping blocks is not worth while."""
+SKEW = 2
+"""Times their mean length that columns of one block may have, all together."""
 RECOVERED_COPIES = 6
 """Arrays of n × r × r that a recovery's finish holds at once."""
-RANK, MOST_RANK = 32, 128
-"""For rank "auto": what flops are counted for, and what memory must hold."""
+RANK, MOST_RANKS = 32, (128, 64, 32)
+"""For rank "auto": what flops are counted for, and what it may grow to, the first that memory holds."""
+TRIALS_HELD = 10
+"""Results of trials and earlier paths that an "auto" fit holds beside those at its greatest rank, each of 16 columns.
+Measured."""
 
 FeatureKind = Literal["dense", "factored"]
 Sides = Literal["columns", "both"]
+
+
+class Speed(NamedTuple):
+    """Flops, and stored bytes read, a second, on all cores."""
+
+    flops: float
+    bytes: float
+
+
+class Machine(NamedTuple):
+    """What a process may take.
+
+    Attributes
+    ----------
+    allowed : int
+        Bytes that its peak may not exceed.
+    wanted : int
+        Bytes that what is "auto" stays within: all of a budget that was given, half of what is free.
+    kept : int
+        Bytes of blocks that it may keep.
+    base : int
+        Bytes that it holds with libraries and kernels loaded.
+    workers, threads : int
+        Processes of a cluster, 0 without one; threads of each.
+    worker_base : int
+        The same as ``base`` of each of them.
+    """
+
+    allowed: int
+    wanted: int
+    kept: int
+    base: int = FRESH
+    workers: int = 0
+    threads: int = 1
+    worker_base: int = FRESH_WORKER
+
+    @classmethod
+    def of(cls, memory: int | None = None, base: int = FRESH, workers: int = 0, threads: int | None = None) -> Machine:
+        """Return what a budget allows, or the memory that is free on this machine if none is given."""
+        threads = cores() if threads is None else threads
+        if memory is not None:
+            return cls(memory, memory, memory, base, workers, threads)
+        free = psutil.virtual_memory().available
+        return cls(base + free, base + free // 2, int(KEPT_SHARE * free), base, workers, threads)
+
+
+class Additions(NamedTuple):
+    """What a fit holds beside its features; see `Sizes`."""
+
+    indicators: bool = False
+    margins: bool = False
+    scaled: bool = False
+    tables: tuple[int, int] = (0, 0)
+    drawn: bool = False
+    held: int = 0
+    results: int = 0
+    ids_read: bool = False
+
+
+NOTHING = Additions()
 
 
 @dataclass(frozen=True)
@@ -60,6 +140,8 @@ class Plan:
         Whether rows are solved with features of the columns alone, or columns with features of the rows in turn.
     rank : int
         Columns of U that flops are counted for; n for dense features.
+    most_rank : int
+        The rank that "auto" may grow to within the memory; else the rank.
     why : str
         What decided, in a few words.
     groups : tuple of (int, int)
@@ -72,23 +154,101 @@ class Plan:
         Floating-point operations of one iteration.
     feature_bytes : int
         Bytes of P, or of U.
-    peak_bytes : int
-        Most bytes a fit in process holds at once, beside Python, its libraries and the blocks it keeps.
+    sizes : Sizes
+        What the memory is foreseen from.
+    machine : Machine
+        What a process may take.
     kept_bytes : int
-        Most bytes of blocks that are kept from one iteration to the next; 0 if they are read anew.
+        Most bytes of blocks of one order that are kept from one iteration to the next; 0 if they are read anew.
+    stored_bytes : int
+        Bytes of the entries of one order as they lie in the store, compressed.
     """
 
     features: FeatureKind
     sides: Sides
     rank: int
+    most_rank: int
     why: str
     groups: tuple[tuple[int, int], ...]
     form: Form
     slab_rows: int
     flops: float
     feature_bytes: int
-    peak_bytes: int
+    sizes: Sizes
+    machine: Machine
     kept_bytes: int = 0
+    stored_bytes: int = 0
+
+    @cached_property
+    def memory(self) -> Memory:
+        """The worst moment of the process that fits in process, or of a worker of a cluster."""
+        if not self.machine.workers:
+            return fit_memory(self.sizes, self.machine.base)
+        return worker_memory(self.sizes, self.machine.threads, self.machine.worker_base)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most resident memory of the process that fits, or of a worker of a cluster."""
+        return self.memory.total
+
+    @property
+    def client_bytes(self) -> int:
+        """Most resident memory of the process that has a cluster do the work; 0 in process."""
+        return client_memory(self.sizes, self.machine.base).total if self.machine.workers else 0
+
+    @property
+    def read_bytes(self) -> int:
+        """Stored bytes that an iteration reads, once blocks are kept: of both orders where sides take turns."""
+        orders = [(self.sizes.kept_rows, kept_need(self.sizes)[0])]
+        if self.sides == "both":
+            orders.append((self.sizes.kept_columns, kept_need(self.sizes)[1]))
+        return round(sum(self.stored_bytes * (1 - min(1.0, kept / max(need, 1))) for kept, need in orders))
+
+    @property
+    def moved_bytes(self) -> int:
+        """Most bytes an iteration moves between the processes of a cluster; 0 in process."""
+        workers, s = self.machine.workers, self.sizes
+        if not workers:
+            return 0
+        right = self.feature_bytes + s.columns * s.itemsize
+        if self.sides == "columns":
+            partial = s.columns**2 * 8 if self.features == "dense" else right + 16 * s.columns
+            return (len(self.groups) - 1) * partial + partial + workers * right
+        left = s.rows**2 * s.itemsize if self.features == "dense" else right * s.rows // max(s.columns, 1)
+        solved = 2 * s.rows * s.columns * s.itemsize if self.features == "dense" else left + right
+        return workers * (left + right) + 2 * solved
+
+    def told(self, speed: Speed | None = None) -> str:
+        """Say the plan in a line."""
+        rank = "" if self.features == "dense" else f", rank {self.rank}"
+        most = f" to {self.most_rank}" if self.most_rank > self.rank else ""
+        room = f" of {_megabytes(self.machine.allowed)} allowed"
+        where = f"{self.machine.workers} workers of {_megabytes(self.peak_bytes)}" if self.machine.workers else ""
+        held = f"{where or 'peak memory ' + _megabytes(self.peak_bytes)}{room}"
+        moved = f", moves at most {_megabytes(self.moved_bytes)}" if self.machine.workers else ""
+        time = "" if speed is None else f", takes about {self.seconds(*speed):.2g} s"
+        return (
+            f"{self.features}, sides {self.sides}{rank}{most}, {len(self.groups)} groups; {held}; an iteration reads"
+            f" {_megabytes(self.read_bytes)}{moved}, {self.flops:.2g} flops{time}"
+        )
+
+    @property
+    def augmented(self) -> bool:
+        """Whether additions to plain factored features may be fitted."""
+        return self.sizes.margins
+
+    def block_flops(self, block: RowBlock, columns: int) -> float:
+        """Flops of the solves and sums of a block of so many columns, counted as those of an iteration."""
+        entries, counts = float(len(block.values)), np.diff(block.indptr).astype(float)
+        if self.features == "dense":
+            return float(_dense_row_flops(counts, columns, self.form).sum())
+        half = 2 * entries * self.rank**2 + len(counts) * self.rank**3 / 3
+        return half + (4 * entries * self.rank if self.sides == "columns" else 0)
+
+    def seconds(self, flops: float, bytes_: float) -> float:
+        """Expected seconds of an iteration, where this machine does so many flops and reads so many bytes a second."""
+        share = self.machine.workers * self.machine.threads / cores() if self.machine.workers else 1.0
+        return self.flops / (share * flops) + self.read_bytes / (share * bytes_)
 
 
 def make_plan(
@@ -98,30 +258,49 @@ def make_plan(
     features: FeatureKind | Literal["auto"] = "auto",
     sides: Sides | Literal["auto"] = "auto",
     rank: int | Literal["auto"] = "auto",
-    indicators: bool = False,
+    additions: Additions = NOTHING,
+    machine: Machine | None = None,
 ) -> Plan:
-    """Choose how P is kept and which sides take turns, by bytes and flops, and cut the work.
+    """Choose how P is kept and which sides take turns, by memory and flops, and cut the work.
 
     Raises
     ------
     InputError
-        If this machine's free memory cannot hold the plan that was asked for, or any.
+        If the memory that is allowed cannot hold the plan that was asked for, or any.
     """
-    free = psutil.virtual_memory().available
-    dense = plan_dense(observations, dtype, power, "columns" if sides == "auto" else sides)
-    both = plan_factored(observations, dtype, "columns" if sides == "columns" else "both", rank, indicators)
-    columns = plan_factored(observations, dtype, "columns", rank)
-    factored = columns if sides == "auto" and both.peak_bytes > free / 2 else both
+    machine = machine or Machine.of()
+    dense = plan_dense(observations, dtype, power, "columns" if sides == "auto" else sides, additions, machine)
+    factored = _largest_factored(observations, dtype, power, sides, rank, additions, machine)
     turns = COLUMNS_ONLY_ITERATIONS if dense.sides != factored.sides else 1.0
     if features == "auto":
-        cheaper = turns * dense.flops < factored.flops and dense.peak_bytes <= free / 2 and rank == "auto"
+        cheaper = turns * dense.flops < factored.flops and dense.peak_bytes <= machine.wanted and rank == "auto"
         chosen = dense if cheaper else factored
     else:
         chosen = dense if features == "dense" else factored
-    check_memory(chosen, free)
-    kept = _kept_bytes(observations, dtype, chosen.sides)
-    why = _reason(chosen, dense, factored, features, sides, rank, turns, free)
-    return replace(chosen, why=why, kept_bytes=kept if kept <= KEPT_SHARE * free else 0)
+    check_memory(chosen)
+    why = _reason(chosen, dense, factored, features, sides, rank, turns)
+    return replace(_with_kept(chosen), why=why)
+
+
+def _largest_factored(
+    observations: Observations,
+    dtype: Any,
+    power: float,
+    sides: Sides | Literal["auto"],
+    rank: int | Literal["auto"],
+    additions: Additions,
+    machine: Machine,
+) -> Plan:
+    """The factored plan of most sides, then of the greatest rank, that the memory wanted holds; or else the least."""
+    wanted: Sequence[Sides] = ("both", "columns") if sides == "auto" else (sides,)
+    plans = []
+    for side in wanted:
+        for most in MOST_RANKS if rank == "auto" else (rank,):
+            plan = plan_factored(observations, dtype, side, rank, most, additions, machine, power)
+            if plan.peak_bytes <= machine.wanted:
+                return plan
+            plans.append(plan)
+    return min(plans, key=lambda plan: plan.peak_bytes)
 
 
 def plan_factored(
@@ -129,34 +308,54 @@ def plan_factored(
     dtype: Any,
     sides: Sides,
     rank: int | Literal["auto"] = "auto",
-    indicators: bool = False,
+    most: int = MOST_RANKS[0],
+    additions: Additions = NOTHING,
+    machine: Machine | None = None,
+    power: float = 0.5,
 ) -> Plan:
-    """Plan a fit with features of n × ``rank``; groups do not depend on the rank, memory allows for its growth.
-
-    And for features of the indicator block beside them, as large again.
-    """
+    """Plan a fit with features of n × ``rank``, or for "auto" up to ``most``; groups do not depend on the rank."""
     (m, n), itemsize, nnz = observations.shape, np.dtype(dtype).itemsize, observations.nnz
-    most = min(MOST_RANK if rank == "auto" else rank, n)
-    r = min(RANK if rank == "auto" else rank, n)
+    most = min(most if rank == "auto" else rank, n)
+    r = min(RANK, most) if rank == "auto" else most
     entries = FACTORED_ENTRIES if sides == "both" else max(FACTORED_ENTRIES, ENTRIES_PER_FEATURE * n)
     number = min(GROUPS, 1 + nnz // entries)
     half = 2.0 * nnz * r**2 + float(min(m, nnz)) * r**3 / 3
     flops = half + 4.0 * nnz * r if sides == "columns" else 2 * half
+    crossing = sides == "both"
+    sizes = replace(
+        _sizes(observations, dtype, power, sides, machine, additions),
+        rank=most,
+        held=additions.held + (16 * TRIALS_HELD + most // 2 if rank == "auto" else 0),
+        indicators=additions.indicators and crossing,
+        margins=additions.margins and crossing,
+        side=(2 + additions.tables[0], 2 + additions.tables[1]) if additions.margins and crossing else (0, 0),
+        sums=sums_held(number),
+    )
     return Plan(
         "factored",
         sides,
         r,
+        most,
         "",
         _cut(np.diff(observations.indptr) + 1.0, number),
         "product",
         BLOCK_ROWS,
         flops,
         n * r * itemsize,
-        _factored_bytes(m, n, 2 * most if indicators and sides == "both" else most, itemsize, sides, number),
+        sizes,
+        machine or Machine.of(),
+        stored_bytes=observations.stored_bytes,
     )
 
 
-def plan_dense(observations: Observations, dtype: Any, power: float = 0.5, sides: Sides = "columns") -> Plan:
+def plan_dense(
+    observations: Observations,
+    dtype: Any,
+    power: float = 0.5,
+    sides: Sides = "columns",
+    additions: Additions = NOTHING,
+    machine: Machine | None = None,
+) -> Plan:
     """Plan an exact fit of the observations with features of ``dtype``.
 
     The gram form is for a power of 1/2 alone: it takes Z'Z from products in which large numbers cancel, and
@@ -164,95 +363,154 @@ def plan_dense(observations: Observations, dtype: Any, power: float = 0.5, sides
     """
     (m, n), itemsize = observations.shape, np.dtype(dtype).itemsize
     counts = np.diff(observations.indptr).astype(np.float64)
-    product = 2 * counts * n + float(n) ** 2
-    gram = counts**2 / 2 * SCATTER_FLOPS
+    product, gram = (_dense_row_flops(counts, n, form) for form in ("product", "gram"))
     cheaper: Form = "product" if product.sum() <= gram.sum() + 3 * float(n) ** 3 else "gram"
     form: Form = cheaper if power == 0.5 and sides == "columns" else "product"
-    by_row = counts**3 / 3 + (product if form == "product" else gram)
+    by_row = product if form == "product" else gram
     flops = float(by_row.sum()) + (0 if form == "product" else 3 * float(n) ** 3)
     wanted = int(by_row.sum() // max(GROUP_FLOPS, GROUP_FLOPS_PER_FEATURE * n**2))
     number = min(max(wanted, SMALL_GROUPS if n <= SMALL else 1), GROUPS, max(m, 1))
     slab_rows = int(max(SLAB_ROWS, SLAB_BYTES // (itemsize * max(n, 1))))
     groups = _cut(by_row, number)
-    longest = int(counts.max(initial=0.0))
-    peak = _peak_bytes(n, itemsize, form, power, len(groups), min(slab_rows, m), longest)
+    highest = max((stop - start for start, stop in groups), default=1)
     if sides == "both":
         flops += float(counts.sum()) ** 3 / max(n, 1) ** 2 / 3 + 2 * float(counts.sum()) * m + float(m) ** 2 * n
-        peak += 2 * m * n * itemsize + 4 * m * m * 8
-    return Plan("dense", sides, n, "", groups, form, slab_rows, flops, n * n * itemsize, peak)
+    sizes = replace(
+        _sizes(observations, dtype, power, sides, machine, additions, min(slab_rows, highest)),
+        features="dense",
+        form=form,
+        rank=n,
+        held=additions.results,
+        sums=sums_held(len(groups)),
+    )
+    return Plan(
+        "dense",
+        sides,
+        n,
+        n,
+        "",
+        groups,
+        form,
+        slab_rows,
+        flops,
+        n * n * itemsize,
+        sizes,
+        machine or Machine.of(),
+        stored_bytes=observations.stored_bytes,
+    )
 
 
-def _factored_bytes(m: int, n: int, rank: int, itemsize: int, sides: Sides, groups: int) -> int:
-    """Most bytes a factored fit in process holds at once, beside Python and its libraries."""
-    right, left = n * rank * itemsize, m * rank * itemsize
-    flight = BLOCK_ROWS * rank * itemsize + BLOCK_BYTES
-    if sides == "both":
-        return 3 * right + 2 * max(left, right) + left + flight
-    partials = sums_held(groups) * (right + 16 * n)
-    return 2 * right + max(partials, right) + right + flight
+def _dense_row_flops(counts: NDArray[np.float64], n: float, form: str) -> NDArray[np.float64]:
+    """Flops of each row of an exact fit: its solve, and its part of the AGOP."""
+    return counts**3 / 3 + (2 * counts * n + float(n) ** 2 if form == "product" else counts**2 / 2 * SCATTER_FLOPS)
 
 
-def _kept_bytes(observations: Observations, dtype: Any, sides: Sides) -> int:
-    """Bytes of all blocks as `Targets` keeps them, of one order or of both."""
-    entry = 8 + max(np.dtype(dtype).itemsize, observations.dtype.itemsize)
-    rows = sum(observations.shape) if sides == "both" else observations.shape[0]
-    return (2 if sides == "both" else 1) * entry * observations.nnz + 32 * rows
+def _sizes(
+    observations: Observations,
+    dtype: Any,
+    power: float,
+    sides: Sides,
+    machine: Machine | None,
+    additions: Additions,
+    block_rows: int = BLOCK_ROWS,
+) -> Sizes:
+    """What memory depends on, of what the observations tell."""
+    (m, n), indptr = observations.shape, observations.indptr
+    block_rows = min(block_rows, max(m, 1))
+    longest = int(np.diff(indptr).max(initial=0))
+    block = min(int((indptr[block_rows:] - indptr[:-block_rows]).max(initial=0)), BLOCK_ENTRIES)
+    if sides == "both":  # how long columns are is not known yet
+        across = SKEW * BLOCK_ROWS * observations.nnz // max(n, 1)
+        block = max(block, min(observations.nnz, BLOCK_ENTRIES, across))
+    return Sizes(
+        m,
+        n,
+        observations.nnz,
+        observations.dtype.itemsize,
+        np.dtype(dtype).itemsize,
+        sides=sides,
+        power=power,
+        longest=longest,
+        block_entries=max(block, longest),
+        block_rows=block_rows,
+        threads=machine.threads if machine else cores(),
+        drawn=additions.drawn,
+        scaled=additions.scaled,
+        ids_read=additions.ids_read,
+    )
 
 
-def _reason(
-    chosen: Plan, dense: Plan, factored: Plan, features: str, sides: str, rank: int | str, turns: float, free: int
-) -> str:
+def _with_kept(plan: Plan) -> Plan:
+    """Let the plan keep as many bytes of blocks as there is room for."""
+    rows, columns = kept_need(plan.sizes)
+    low, high = 0, max(rows, columns if plan.sides == "both" else 0) + LEAST_KEPT
+    while high - low > LEAST_KEPT // 4:
+        middle = (low + high) // 2
+        kept = _keeping(plan, middle)
+        bytes_ = kept.sizes.kept_rows + kept.sizes.kept_columns
+        held = bytes_ * max(plan.machine.workers, 1) if plan.machine.workers else bytes_
+        fits = kept.peak_bytes <= plan.machine.allowed and held <= plan.machine.kept
+        low, high = (middle, high) if fits else (low, middle)
+    return _keeping(plan, low) if low > LEAST_KEPT else plan
+
+
+def _keeping(plan: Plan, limit: int) -> Plan:
+    """Return the plan with at most so many bytes of the blocks of each order kept."""
+    rows, columns = kept_need(plan.sizes)
+    both = plan.sides == "both"
+    sizes = replace(plan.sizes, kept_rows=min(rows, limit), kept_columns=min(columns, limit) if both else 0)
+    return replace(plan, kept_bytes=limit, sizes=sizes)
+
+
+def _reason(chosen: Plan, dense: Plan, factored: Plan, features: str, sides: str, rank: int | str, turns: float) -> str:
     """Say in a few words why this plan was chosen."""
     if features != "auto":
         why = f"{features} as asked"
     elif rank != "auto":
         why = f"factored: rank {rank} as asked"
-    elif chosen is factored and dense.peak_bytes > free / 2:
-        why = f"factored: exact features need {dense.peak_bytes / 2**30:.1f} GiB"
+    elif chosen is factored and dense.peak_bytes > chosen.machine.wanted:
+        why = f"factored: exact features need {_megabytes(dense.peak_bytes)}"
     else:
         exact, low = turns * dense.flops, factored.flops
         why = f"{chosen.features}: {low:.2g} flops an iteration, exact features {exact:.2g} for as much progress"
     if sides == "auto" and chosen.features == "factored" and chosen.sides == "columns":
         why += "; both sides need more memory than is free"
+    if rank == "auto" and chosen is factored and chosen.most_rank < min(MOST_RANKS[0], chosen.sizes.columns):
+        why += f"; rank at most {chosen.most_rank} in this memory"
     return why
 
 
-def _peak_bytes(n: int, itemsize: int, form: Form, power: float, groups: int, slab_rows: int, longest: int) -> int:
-    """Most bytes a fit in process holds at once, beside Python and its libraries."""
-    features, sums = n * n * itemsize, n * n * 8
-    kept = 3 * features  # P, that of the best iterate, and that of the fit while it is repeated
-    partials = sums_held(groups) * sums
-    slab = slab_rows * n * itemsize if form == "product" else 0
-    solves = longest**2 * itemsize * cores()
-    update = sums + features  # the total and the next P
-    update += 4 * sums if form == "gram" else 0  # P, the total mirrored, the panels and their matrix, in float64
-    update += 3 * features if power > 0.5 else 0  # a square, the panels and their matrix
-    return kept + max(partials + slab + solves, update) + BLOCK_BYTES
+def most_recovered(m: int, n: int, room: int | None = None) -> int:
+    """Return the greatest rank at which ``room`` bytes hold a recovery's r × r systems of rows and columns.
+
+    Half of what is free, where no room is given.
+    """
+    room = psutil.virtual_memory().available // 2 if room is None else max(room, 0)
+    return int(np.sqrt(room / 8 / (RECOVERED_COPIES * n + 2 * m)))
 
 
-def most_recovered(m: int, n: int) -> int:
-    """Return the greatest rank at which half the free memory holds a recovery's r × r systems of rows and columns."""
-    free = psutil.virtual_memory().available / 2
-    return int(np.sqrt(free / 8 / (RECOVERED_COPIES * n + 2 * m)))
-
-
-def check_memory(plan: Plan, free: int) -> None:
-    """Refuse a plan that ``free`` bytes of memory cannot hold.
+def check_memory(plan: Plan) -> None:
+    """Refuse a plan whose peak is more than is allowed.
 
     Raises
     ------
     InputError
         With both figures.
     """
-    if plan.peak_bytes <= free:
+    allowed = plan.machine.allowed
+    if plan.peak_bytes <= allowed:
         return
-    needed = f"about {plan.peak_bytes / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are free:"
+    each = " a worker" if plan.machine.workers else ""
+    needed = f"about {_megabytes(plan.peak_bytes)}{each}; {_megabytes(allowed)} are allowed:"
     if plan.features == "dense":
-        raise InputError(
-            f"exact features need {needed} use features='factored', dtype='float32', or a machine with more memory"
-        )
+        raise InputError(f"exact features need {needed} use features='factored', dtype='float32', or allow more memory")
     other = "a lower rank" if plan.sides == "columns" else "sides='columns', a lower rank"
-    raise InputError(f"features of rank {plan.rank} need {needed} use {other} or a machine with more memory")
+    raise InputError(f"features of rank {plan.most_rank} need {needed} use {other} or allow more memory")
+
+
+def _megabytes(size: int) -> str:
+    """Megabytes, rounded up, as a budget is written."""
+    return f"{-(-size // 10**6)}MB"
 
 
 def equal_groups(observations: Observations, entries: int = GROUP_ENTRIES) -> tuple[tuple[int, int], ...]:

@@ -13,14 +13,13 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from itertools import zip_longest
 from operator import add
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rfmdist.engine.shelf import Files, Held, Returned, Shelf
 from rfmdist.errors import RfmdistError
 from rfmdist.kernels.threads import Threads, one_blas_thread
-from rfmdist.machine import cores
+from rfmdist.machine import bytes_read, cores
 from rfmdist.observations.scratch import FiledValue, Scratch
 
 Group = tuple[int, int]
@@ -32,6 +31,17 @@ ATTEMPTS = 3
 """Times a step is sent anew after workers were lost together with data that only they held."""
 RESTART_SECONDS = 60
 """How long to wait for a worker to come back before an attempt."""
+
+
+class Traffic(NamedTuple):
+    """Bytes that went from process to process, and that were read from files."""
+
+    moved: int
+    read: int
+
+    def since(self, before: Traffic) -> Traffic:
+        """Return what came after ``before``; 0 where a worker was lost and its counts with it."""
+        return Traffic(max(self.moved - before.moved, 0), max(self.read - before.read, 0))
 
 
 class Executor(Protocol):
@@ -53,8 +63,8 @@ class Executor(Protocol):
         """Return where groups put the rows that they solve: ``height`` rows in all, about ``nbytes``."""
         ...
 
-    def moved(self) -> int:
-        """Bytes that went from process to process so far."""
+    def traffic(self) -> Traffic:
+        """Bytes moved and read so far."""
         ...
 
 
@@ -76,8 +86,8 @@ class InProcess:
     def shelf(self, height: int, nbytes: int) -> Shelf:
         return Held(height)
 
-    def moved(self) -> int:
-        return 0
+    def traffic(self) -> Traffic:
+        return Traffic(0, bytes_read())
 
     def _tree(
         self, function: Callable[..., Any], groups: Sequence[Group], following: Group | None, shared: Sequence[Any]
@@ -86,13 +96,11 @@ class InProcess:
         if len(groups) == 1:
             self._threads.following = following
             return function(groups[0], *shared, self._threads)
-        branches, total = _branches(groups), None
-        for branch, after in zip_longest(branches, branches[1:]):
-            found = self._tree(function, branch, after[0] if after else following, shared)
-            if total is None:
-                total = found
-            else:
-                total += found
+        branches = _branches(groups)
+        afters = [*(branch[0] for branch in branches[1:]), following]
+        total = self._tree(function, branches[0], afters[0], shared)
+        for branch, after in zip(branches[1:], afters[1:], strict=True):
+            total += self._tree(function, branch, after, shared)
         return total
 
 
@@ -119,8 +127,9 @@ class OnClient:
             return Returned()
         return Files(self._scratch, f"rows-{uuid.uuid4().hex}")
 
-    def moved(self) -> int:
-        return self._sent + sum(self._client.run(_sent_by, on_error="ignore").values())
+    def traffic(self) -> Traffic:
+        told = self._client.run(_traffic_of, on_error="ignore").values()
+        return Traffic(self._sent + sum(sent for sent, _ in told), sum(read for _, read in told))
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
         homes = dict(zip(groups, self._homes_of(len(groups)), strict=True))
@@ -260,6 +269,6 @@ def _loaded(value: Any) -> Any:
     return value if load is None else load()
 
 
-def _sent_by(dask_worker: Any) -> int:
-    """Bytes that a worker has sent to others and to clients."""
-    return int(dask_worker.transfer_outgoing_bytes_total)
+def _traffic_of(dask_worker: Any) -> tuple[int, int]:
+    """Bytes that a worker has sent to others and to clients, as Dask counts them, and has read from files."""
+    return int(dask_worker.transfer_outgoing_bytes_total), bytes_read()

@@ -82,6 +82,10 @@ class Partial:
     rows: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
     scores: Scores = field(default_factory=Scores)
 
+    def __sizeof__(self) -> int:
+        """Bytes of the arrays, by which Dask places and moves what it holds."""
+        return sum(array.nbytes for array in [*self.sums.values(), *(part for row in self.rows for part in row)])
+
     def __add__(self, other: Partial) -> Partial:
         sums = {name: value + other.sums[name] for name, value in self.sums.items()}
         return Partial(sums, self.rows + other.rows, self.scores + other.scores)

@@ -104,16 +104,16 @@ class RowBlock:
 
     def of(self, roles: NDArray[np.uint8], wanted: Iterable[Role]) -> RowBlock:
         """Return the block with the entries whose role, given in ``roles``, is wanted."""
-        from rfmdist.observations import compiled  # numba, which ingestion can do without
+        from rfmdist.observations import loops  # numba, which ingestion can do without
 
         table = np.zeros(len(Role), np.bool_)
         table[list(wanted)] = True
-        found = compiled.count(roles, table)
+        found = loops.count(roles, table)
         if found == len(roles):
             return self
         pointers = np.empty_like(self.indptr)
         indices, values = np.empty(found + 1, self.indices.dtype), np.empty(found + 1, self.values.dtype)
-        compiled.select(self.indptr, self.indices, self.values, roles, table, pointers, indices, values)
+        loops.select(self.indptr, self.indices, self.values, roles, table, pointers, indices, values)
         return RowBlock(self.start, self.stop, pointers, indices[:found], values[:found])
 
 

@@ -1,30 +1,57 @@
-"""The column-ordered copy of the entries, made out of core. Knows how entries are moved, not what they mean."""
+"""The column-ordered copy of the entries, made out of core. Knows how entries are moved, not what they mean.
+
+The place of an entry in column order is known as soon as its column's entries before it are: rows come in order. So the
+entries are dealt, in one pass, to stretches of places that memory holds; each stretch lies in a file until it is
+put in order and written. The work grows with the entries alone, whatever the memory.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import LocalStore
 
 from rfmdist.machine import hand_back_memory
+from rfmdist.observations.ahead import ahead
 from rfmdist.observations.files import in_place
 from rfmdist.observations.layout import FILL, SHARD, create_array, index_dtype, matrix_attributes
+from rfmdist.observations.spill import Parts, Spill
 
 if TYPE_CHECKING:
     from rfmdist.observations.store import Observations
 
-BUFFER_BYTES, PASSES = 1 << 25, 8
-"""Bytes of the entries that one pass over the store puts in order: more only where that would take over 8 passes."""
-READ_ENTRIES = 1 << 19
+MEMORY = 1 << 29
+"""Bytes that making the copy may take, about; stretches are no shorter than a shard."""
+HELD_SHARE = 3
+"""Stretches' worth of bytes: one is written while the next is filled, and what reading and compressing take."""
+READ_ENTRIES = 1 << 20
 """Entries read at a time."""
 
-Parts = dict[str, NDArray[Any]]
+
+@dataclass(frozen=True)
+class _Copy:
+    """What is moved, and in which stretches of places."""
+
+    source: Observations
+    dtypes: dict[str, np.dtype[Any]]
+    indptr: NDArray[np.int64]
+    step: int
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """Range of places of each stretch."""
+        size = self.source.nnz
+        return [(low, min(low + self.step, size)) for low in range(0, size, self.step)]
+
+    def empty(self, low: int, high: int) -> Parts:
+        return {part: np.empty(high - low, dtype) for part, dtype in self.dtypes.items()}
 
 
-def write_by_column(source: Observations, matrix: zarr.Group, name: str) -> None:
+def write_by_column(source: Observations, matrix: zarr.Group, name: str, memory: int = MEMORY) -> None:
     """Write the entries of ``source`` by column as the group ``name`` of ``matrix``; it appears when it is whole.
 
     Raises
@@ -36,68 +63,92 @@ def write_by_column(source: Observations, matrix: zarr.Group, name: str) -> None
     dtypes = {"indices": index_dtype(m), "data": source.dtype}
     if source.has_split:
         dtypes["split"] = np.dtype(np.uint8)
-    itemsize = sum(dtype.itemsize for dtype in dtypes.values())
-    step = -(-max(BUFFER_BYTES // itemsize, size // PASSES) // SHARD) * SHARD
     with in_place(matrix, name, source.name) as temporary:
         group = matrix.create_group(temporary, attributes=matrix_attributes((n, m)))
         arrays = {part: create_array(group, part, size, dtype, FILL[part]) for part, dtype in dtypes.items()}
         indptr = _pointers(source)
         create_array(group, "indptr", n + 1, np.dtype(np.int64), FILL["indptr"])[:] = indptr
-        for first in range(0, size, step):
-            last = min(first + step, size)
-            ordered = {part: np.empty(last - first, dtype) for part, dtype in dtypes.items()}
-            _fill(ordered, source, indptr, first, last)
-            for low in range(first, last, SHARD):
-                high = min(low + SHARD, last)
-                for part, array in arrays.items():
-                    array[low:high] = ordered[part][low - first : high - first]
-            ordered.clear()
+        copy = _Copy(source, dtypes, indptr, _step(source, dtypes, memory))
+        for low, ordered in _ordered(copy, group):
+            _write(arrays, low, ordered)
+            del ordered  # before the next but one is filled
     hand_back_memory()
+
+
+def _step(source: Observations, dtypes: dict[str, np.dtype[Any]], memory: int) -> int:
+    """Entries of a stretch: whole shards, or all entries where they fit or are in memory anyway."""
+    itemsize = sum(dtype.itemsize for dtype in dtypes.values())
+    fit = memory // HELD_SHARE // itemsize
+    whole = source.path is None or source.nnz <= fit
+    return max(1, source.nnz) if whole else max(1, fit // SHARD) * SHARD
 
 
 def _pointers(source: Observations) -> NDArray[np.int64]:
     """Where each column's entries begin, int64 ndarray of shape (n + 1,)."""
+    from rfmdist.observations import loops
+
     indptr = np.zeros(source.shape[1] + 1, np.int64)
-    for low in range(0, source.nnz, SHARD):
-        indices = source.entries("indices", low, min(low + SHARD, source.nnz))
-        indptr[1:] += np.bincount(indices, minlength=source.shape[1])
+    ranges = ((low, min(low + READ_ENTRIES, source.nnz)) for low in range(0, source.nnz, READ_ENTRIES))
+    for indices in ahead(lambda range_: source.entries("indices", *range_), ranges):
+        loops.count_columns(indices, indptr[1:])
     return np.cumsum(indptr)
 
 
-def _fill(ordered: Parts, source: Observations, indptr: NDArray[np.int64], first: int, last: int) -> None:
-    """Fill ``ordered`` with the entries that come to the positions ``first`` to ``last`` in column order."""
-    left = int(np.searchsorted(indptr, first, side="right")) - 1
-    right = int(np.searchsorted(indptr, last))
-    free = indptr[left:right].copy()  # where the next entry of each column goes
-    for start, stop in source.ranges(entries=READ_ENTRIES, rows=max(1, source.shape[0])):
-        taken, sizes = _turned(source, start, stop, left, right)
-        ends = np.cumsum(sizes)
-        places = np.arange(ends[-1]) + np.repeat(free - (ends - sizes), sizes)
-        # Only the outermost columns reach beyond the range: with their first entries, or with their last.
-        cut = slice(
-            int(np.clip(first - free[0], 0, sizes[0])),
-            int(ends[-1] - np.clip(free[-1] + sizes[-1] - last, 0, sizes[-1])),
-        )
-        places = places[cut] - first
-        for part, values in taken.items():
-            ordered[part][places] = values[cut]
-        free += sizes
+def _ordered(copy: _Copy, group: zarr.Group) -> Iterator[tuple[int, Parts]]:
+    """Yield stretches in column order, with the place where each begins."""
+    stretches = copy.stretches()
+    if len(stretches) <= 1:
+        for low, high in stretches:
+            yield low, _filled(copy.empty(low, high), _placed(copy))
+        return
+    assert isinstance(group.store, LocalStore)
+    with Spill(group.store.root / group.path / "spill", len(stretches)) as spill:
+        for places, parts in _placed(copy):
+            spill.deal(places, parts, copy.step)
+
+        def fill(number: int) -> tuple[int, Parts]:
+            low, high = stretches[number]
+            return low, _filled(copy.empty(low, high), spill.take(number))
+
+        yield from ahead(fill, range(len(stretches)))
 
 
-def _turned(source: Observations, start: int, stop: int, left: int, right: int) -> tuple[Parts, NDArray[np.integer]]:
-    """Entries of rows ``start`` to ``stop`` in columns ``left`` to ``right``, by column; their number in each."""
-    block = source.row_block(start, stop)
-    low, high = source.indptr[start], source.indptr[stop]
-    split = source.entries("split", int(low), int(high)) if source.has_split else None
-    if (left, right) != (0, source.shape[1]):
-        inside = (block.indices >= left) & (block.indices < right)
-        block, split = block.where(inside), None if split is None else split[inside]
-    numbers = np.arange(len(block.indices), dtype=block.indices.dtype)
-    pointers = block.indptr.astype(block.indices.dtype)
-    # Scipy's conversion is a counting sort: within a column, rows ascend.
-    by_row = sp.csr_array((numbers, block.indices - left, pointers), shape=(stop - start, right - left))
-    by_column = by_row.tocsc()
-    taken = {"indices": by_column.indices + start, "data": block.values[by_column.data]}
-    if split is not None:
-        taken["split"] = split[by_column.data]
-    return taken, np.diff(by_column.indptr)
+def _filled(ordered: Parts, pieces: Iterator[tuple[NDArray[Any], Parts]]) -> Parts:
+    """Put the parts of pieces, of given places, into ``ordered``."""
+    from rfmdist.observations import loops
+
+    for places, parts in pieces:
+        for part, values in parts.items():
+            loops.scatter(values, places, ordered[part])
+    return ordered
+
+
+def _placed(copy: _Copy) -> Iterator[tuple[NDArray[np.int64], Parts]]:
+    """Yield all entries in the order of the rows, and their places in that of the columns."""
+    from rfmdist.observations import loops
+
+    source, free = copy.source, copy.indptr[:-1].copy()
+
+    def read(range_: tuple[int, int]) -> Parts:
+        start, stop = range_
+        block = source.row_block(start, stop)
+        rows = np.repeat(np.arange(start, stop, dtype=copy.dtypes["indices"]), np.diff(block.indptr))
+        parts = {"columns": block.indices, "indices": rows, "data": block.values}
+        if "split" in copy.dtypes:
+            parts["split"] = source.entries("split", int(source.indptr[start]), int(source.indptr[stop]))
+        return parts
+
+    for parts in ahead(read, source.ranges(entries=READ_ENTRIES, rows=max(1, source.shape[0]))):
+        columns = parts.pop("columns")
+        places = np.empty(len(columns), np.int64)
+        loops.place(columns, free, places)
+        yield places, parts
+
+
+def _write(arrays: dict[str, zarr.Array[Any]], first: int, ordered: Parts) -> None:
+    """Write a stretch, a shard at a time: one written in parts takes many times as long."""
+    size = len(ordered["data"])
+    for low in range(0, size, SHARD):
+        high = min(low + SHARD, size)
+        for part, array in arrays.items():
+            array[first + low : first + high] = ordered[part][low:high]

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rfmdist.observations.blocks import Role
+from rfmdist.observations.blocks import Role, RowBlock
 
 STRETCH = 1 << 16
 """Entries that share one generator."""
 ROW, COLUMN, SEED = 0x9E3779B97F4A7C15, 0xD1342543DE82EF95, 0xDA942042E4DD58B5
 """Odd multipliers that send different entries of a matrix to different states."""
+FACTORS = np.array([ROW, COLUMN], np.uint64)
 WORD = 1 << 64
 
 
@@ -29,20 +30,19 @@ def entry_hash(seed: int, rows: NDArray[np.integer], columns: NDArray[np.integer
 
     SplitMix64's finaliser over a state made from row, column and seed.
     """
-    start = _mixed(np.array([seed * SEED % WORD], np.uint64))[0]
-    state = rows.astype(np.uint64) * np.uint64(ROW)
-    state += columns.astype(np.uint64) * np.uint64(COLUMN)
-    state += start
-    return _mixed(state)
+    from rfmdist.observations import loops
+
+    words = np.empty(len(rows), np.uint64)
+    loops.hash_entries(rows, columns, FACTORS, _start(seed), words)
+    return words
 
 
-def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Finalise SplitMix64's state, in place: every bit of it moves every bit of the result."""
+def _start(seed: int) -> np.uint64:
+    """The seed's part of the state."""
+    state = seed * SEED % WORD
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        state ^= state >> np.uint64(shift)
-        state *= np.uint64(factor)
-    state ^= state >> np.uint64(31)
-    return state
+        state = (state ^ (state >> shift)) * factor % WORD
+    return np.uint64(state ^ (state >> 31))
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,12 @@ class HoldOut:
     fraction: float
     seed: int
 
-    def apply(
-        self, roles: NDArray[np.uint8], rows: NDArray[np.integer], columns: NDArray[np.integer]
-    ) -> NDArray[np.uint8]:
-        """Roles of the entries at the codes ``rows`` and ``columns``, the held-out ones turned to validation."""
-        limit = np.uint64(min(int(self.fraction * WORD), WORD - 1))
-        chosen = entry_hash(self.seed, rows, columns) < limit
-        chosen &= roles == Role.TRAIN
-        return np.where(chosen, np.uint8(Role.VALIDATION), roles)
+    def apply(self, roles: NDArray[np.uint8], block: RowBlock, *, by_column: bool = False) -> NDArray[np.uint8]:
+        """Roles of the entries of a block, whose rows may be columns, the held-out ones turned to validation."""
+        from rfmdist.observations import loops
+
+        limit, found = np.uint64(min(int(self.fraction * WORD), WORD - 1)), roles.copy()
+        factors = FACTORS[::-1].copy() if by_column else FACTORS
+        data = block.start, block.indptr, block.indices, factors, _start(self.seed), limit
+        loops.hold_out(*data, found, int(Role.VALIDATION))
+        return found

@@ -39,7 +39,7 @@ def codes_of(known: pd.Index[Any], ids: Any) -> NDArray[np.int64]:
 def check_ids(ids: Any, size: int, name: str) -> pd.Index[Any]:
     """Ids as an index of int64 or text; 0, 1, ... when None. Integers that int64 cannot hold make all text."""
     if ids is None:
-        return pd.Index(np.arange(size))
+        return pd.RangeIndex(size)
     given = np.atleast_1d(as_given(ids))
     if given.ndim > 1 or len(given) != size:
         raise InputError(f"{name} has {given.size} ids for {size} places; give one a place")

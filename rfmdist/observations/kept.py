@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmdist.observations.ahead import ahead
 from rfmdist.observations.blocks import Role, RowBlock
-from rfmdist.observations.layout import index_dtype
 from rfmdist.observations.store import Observations
 
 HELD_BYTES = 1 << 26
 """Bytes of entries that are held for several passes, rather than read again at each."""
+PASS_ENTRIES, PASS_ROWS = 1 << 21, 1 << 17
+"""Entries and rows of a block that is only gone through: of the chunks it is read from few are decoded twice."""
 ALIGNMENT, SPARE = 8, 1 << 20
 """Where arrays may begin, and room for what that leaves empty."""
 Pair = tuple[RowBlock, RowBlock | None]
@@ -73,19 +75,33 @@ class KeptBlocks:
         return place
 
 
-@dataclass(frozen=True)
-class Passes:
-    """The row blocks of ``roles``, to be gone through several times, read again at each."""
+def pieces(observations: Observations, group: tuple[int, int]) -> list[tuple[int, int]]:
+    """Cut a range of rows into blocks that are only gone through."""
+    return observations.ranges(group, PASS_ENTRIES, PASS_ROWS)
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """The entries of ``roles``, by blocks of rows that are gone through several times: held where they take little."""
 
     observations: Observations
     roles: frozenset[Role]
+    _kept: KeptBlocks = field(default_factory=KeptBlocks, init=False, repr=False)
 
-    def __iter__(self) -> Iterator[RowBlock]:
-        return self.observations.row_blocks(self.roles)
+    def blocks(self, group: tuple[int, int]) -> Iterator[RowBlock]:
+        """Read the blocks of a range of rows, the next while one is worked on."""
+        return ahead(lambda range_: self.read(*range_), pieces(self.observations, group))
 
+    def read(self, start: int, stop: int) -> RowBlock:
+        """Read rows ``start`` to ``stop``."""
+        found = self._kept.get(start, stop)
+        if found is None:
+            block = self._read(start, stop)
+            needed = self.observations.nnz * (block.indices.itemsize + block.values.itemsize)
+            bound = needed + 16 * self.observations.shape[0] if needed <= HELD_BYTES else 0
+            found = self._kept.offer(start, stop, (block, None), bound)
+        return found[0]
 
-def passes(observations: Observations, roles: frozenset[Role]) -> Iterable[RowBlock]:
-    """Return the row blocks of ``roles`` for several passes: held in memory where they take little."""
-    itemsize = index_dtype(observations.shape[1]).itemsize + observations.dtype.itemsize
-    blocks = Passes(observations, roles)
-    return list(blocks) if observations.nnz * itemsize <= HELD_BYTES else blocks
+    def _read(self, start: int, stop: int) -> RowBlock:
+        block = self.observations.row_block(start, stop)
+        return block.of(self.observations.roles(block), self.roles)

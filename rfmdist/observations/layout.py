@@ -104,6 +104,16 @@ def create_array(group: zarr.Group, name: str, size: int, dtype: np.dtype[Any], 
     )
 
 
+def write_array(array: zarr.Array[Any], values: Any, start: int = 0) -> None:
+    """Write numbers into an array from position ``start`` on, a shard at a time.
+
+    ``values`` need not be in memory: of a range only the shard that is written is.
+    """
+    for low in range(0, len(values), SHARD):
+        part = np.asarray(values[low : low + SHARD])
+        array[start + low : start + low + len(part)] = part
+
+
 def create_matrix(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
     """Write a dense matrix by chunks of whole rows, compressed and checksummed; a lost chunk reads as NaN."""
     rows = max(1, min(len(values), (CHUNK * 4) // max(1, values.strides[0])))
@@ -129,11 +139,11 @@ def lost_value(dtype: np.dtype[Any]) -> Any:
     return {"f": np.inf, "T": LOST_TEXT, "O": LOST_TEXT}.get(dtype.kind)
 
 
-def create_values(group: zarr.Group, name: str, values: NDArray[Any], fill: Any) -> zarr.Array[Any]:
+def create_values(group: zarr.Group, name: str, values: Any, fill: Any) -> zarr.Array[Any]:
     """Write numbers, one a place, as AnnData reads them."""
     array = create_array(group, name, len(values), values.dtype, fill)
     array.attrs.update(ARRAY)
-    array[:] = values
+    write_array(array, values)
     return array
 
 
@@ -161,11 +171,14 @@ def write_ids(root: zarr.Group, name: str, ids: NDArray[Any] | pd.Index[Any]) ->
         "column-order": [],
     }
     group = root.create_group(name, attributes=attributes)
+    int64 = np.dtype(np.int64)
+    if ids.dtype == int64:  # of positions, a range, there may be more than memory holds
+        create_values(group, "_index", ids, lost_value(int64))
+        return
     values = np.asarray(ids)
     if values.dtype.kind == "u" and values.size and int(values.max()) > np.iinfo(np.int64).max:
         raise InputError(f"the id {int(values.max())} is larger than int64 holds; make the ids text")
     if np.issubdtype(values.dtype, np.integer):
-        numbers = values.astype(np.int64)
-        create_values(group, "_index", numbers, lost_value(numbers.dtype))
+        create_values(group, "_index", values.astype(int64), lost_value(int64))
         return
     create_text(group, "_index", values)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
-from rfmdist.observations.kept import passes
+from rfmdist.observations.kept import Entries
+from rfmdist.observations.passes import Group, Here, Part, Runner, groups_of
+from rfmdist.observations.scales import Spread
 from rfmdist.observations.store import Observations
+from rfmdist.observations.summary import Facts, overview
 
 OffsetKind = Literal["both", "rows", "columns", "global"]
 SHRINKAGE = 5.0
@@ -53,50 +55,78 @@ def fit_offsets(
     Offsets
         float64.
     """
-    if kind is not None and kind not in get_args(OffsetKind):
-        raise InputError(f"offsets={kind!r} is not known: use one of {', '.join(get_args(OffsetKind))} or None")
-    m, n = observations.shape
-    offsets = Offsets(0.0, np.zeros(m), np.zeros(n), shrinkage if kind in ("both", "rows") else None)
     if kind is None:
-        return offsets
-    blocks = passes(observations, frozenset(roles))
-    offsets = replace(offsets, mean=_mean(blocks))
-    sums, counts = _column_sums(blocks, offsets.mean, n)
-    taken = np.zeros(n)  # by the rows' offsets from each column's sum
-    for _ in range({"both": sweeps, "rows": 1, "columns": 1}.get(kind, 0)):
+        return given_offsets(observations, None)
+    _check(kind)
+    wanted = frozenset(roles)
+    facts = overview(observations, [wanted]).of(wanted)
+    return find_offsets(Entries(observations, wanted), facts, kind, shrinkage, sweeps, Here())[0]
+
+
+def find_offsets(
+    entries: Entries, facts: Facts, kind: OffsetKind, shrinkage: float, sweeps: int, run: Runner
+) -> tuple[Offsets, Spread | None]:
+    """Fit offsets to entries that are known in part, where ``run`` runs; see `fit_offsets`.
+
+    Where the rows come last, what is left of them is found on the way and returned too.
+    """
+    _check(kind)
+    m, n = entries.observations.shape
+    mean, columns, part = facts.summary.mean if facts.summary.count else 0.0, np.zeros(n), Part({"taken": np.zeros(n)})
+    sums, counts = facts.column_sums(mean), np.maximum(facts.by_column + shrinkage, 1)
+    groups, published = groups_of(entries.observations), run.publish(entries)
+    for _ in range({"global": 0, "both": sweeps}.get(kind, 1)):
         if kind != "rows":
-            offsets.columns[:] = (sums - taken) / np.maximum(counts + shrinkage, 1)
+            columns = (sums - part.sums["taken"]) / counts
         if kind != "columns":
-            taken[:] = 0
-            for block in blocks:
-                found = row_offsets(block, offsets, shrinkage)
-                offsets.rows[block.start : block.stop] = found
-                taken += np.bincount(block.indices, np.repeat(found, np.diff(block.indptr)), n)
-    return offsets
+            part.rows.clear()
+            part = run.reduce(_swept, groups, published, mean, run.publish(columns), shrinkage)
+    if not part.rows:
+        return Offsets(mean, np.zeros(m), columns, shrinkage if kind in ("both", "rows") else None), None
+    rows, squares, peaks = part.joined()
+    return Offsets(mean, rows, columns, shrinkage), Spread(squares, facts.by_row, float(peaks.max()))
+
+
+def given_offsets(observations: Observations, kind: Literal["stored"] | None) -> Offsets:
+    """Return stored offsets, or none at all.
+
+    Raises
+    ------
+    InputError
+        If none are stored.
+    """
+    if kind is None:
+        m, n = observations.shape
+        return Offsets(0.0, np.zeros(m), np.zeros(n))
+    found = observations.offsets
+    if found is None:
+        raise InputError(f"{observations.name}: no offsets are stored; store some or choose offsets='both'")
+    return found
 
 
 def row_offsets(block: RowBlock, offsets: Offsets, shrinkage: float) -> NDArray[np.float64]:
     """Offsets of a block's rows, given the mean and the columns' offsets; float64 ndarray of shape (rows,)."""
-    counts = np.diff(block.indptr)
-    left = offsets.columns.take(block.indices)
-    left += offsets.mean
-    np.subtract(block.values, left, out=left)
-    sums = np.bincount(np.repeat(np.arange(len(counts)), counts), left, len(counts))
-    return sums / np.maximum(counts + shrinkage, 1)
+    from rfmdist.observations import loops
+
+    rows = np.empty(block.stop - block.start)
+    loops.row_offsets(block.indptr, block.indices, block.values, offsets.mean, offsets.columns, float(shrinkage), rows)
+    return rows
 
 
-def _mean(blocks: Iterable[RowBlock]) -> float:
-    total, count = 0.0, 0
-    for block in blocks:
-        total += float(np.sum(block.values, dtype=np.float64))
-        count += len(block.values)
-    return total / max(count, 1)
+def _check(kind: str) -> None:
+    if kind not in get_args(OffsetKind):
+        raise InputError(f"offsets={kind!r} is not known: use one of {', '.join(get_args(OffsetKind))} or None")
 
 
-def _column_sums(blocks: Iterable[RowBlock], mean: float, n: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Sum of each column's values less the mean, and their number."""
-    sums, counts = np.zeros(n), np.zeros(n, np.int64)
-    for block in blocks:
-        sums += np.bincount(block.indices, block.values - np.float64(mean), n)
-        counts += np.bincount(block.indices, minlength=n)
-    return sums, counts
+def _swept(group: Group, entries: Entries, mean: float, columns: NDArray[np.float64], shrinkage: float, _: Any) -> Part:
+    """The offsets of a group's rows, what they leave, and what they take from each column's sum."""
+    from rfmdist.observations import loops
+
+    taken = np.zeros(len(columns))
+    rows: list[tuple[NDArray[Any], ...]] = []
+    for block in entries.blocks(group):
+        found, squares = np.empty(block.stop - block.start), np.empty(block.stop - block.start)
+        arrays = block.indptr, block.indices, block.values
+        peak = loops.sweep(*arrays, mean, columns, float(shrinkage), found, taken, squares)
+        rows.append((found, squares, np.array([peak])))
+    return Part({"taken": taken}, rows)

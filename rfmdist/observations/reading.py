@@ -49,6 +49,14 @@ class Entries:
         StoreError
             If a chunk is damaged or lost.
         """
+        found = self._read(name, low, high, size)
+        lost = np.isnan(found) if name == "data" else found == np.asarray(FILL[name]).astype(found.dtype)
+        if len(found) < high - low or lost.any():
+            where = f" between entries {low} and {high}"
+            raise StoreError(f"{self._store}: a part of {self._path(name)} is missing{where}; {self._order.mend}")
+        return found
+
+    def _read(self, name: str, low: int, high: int, size: int) -> NDArray[Any]:
         start, held = self._held.get(name, (0, None))
         before: list[NDArray[Any]] = []
         if held is not None and start <= low < start + len(held):
@@ -59,7 +67,8 @@ class Entries:
         chunk = self._chunk(name)
         first = low // chunk * chunk
         last = min(-(-high // chunk) * chunk, size) if low < high else first
-        values = self._whole(name, first, last)
+        where = f" between entries {first} and {last}"
+        values = _read(self._opened, self._store, self._path(name), slice(first, last), where, self._order.mend)
         if high < last:
             place = (last - 1) // chunk * chunk
             self._held[name] = place, values[place - first :].copy()
@@ -70,19 +79,13 @@ class Entries:
         """Entries that are decoded at once; 1 of an array that is gone, which reading will tell."""
         if name not in self._chunks:
             try:
-                self._chunks[name] = int(self._opened[f"{self._order.matrix}/{name}"].chunks[0])
+                self._chunks[name] = int(self._opened[self._path(name)].chunks[0])
             except (KeyError, OSError, ValueError):
                 return 1
         return self._chunks[name]
 
-    def _whole(self, name: str, low: int, high: int) -> NDArray[Any]:
-        """Read whole chunks and see that none is lost."""
-        path, where = f"{self._order.matrix}/{name}", f" between entries {low} and {high}"
-        values = _read(self._opened, self._store, path, slice(low, high), where, self._order.mend)
-        lost = np.isnan(values) if name == "data" else values == np.asarray(FILL[name]).astype(values.dtype)
-        if len(values) < high - low or lost.any():
-            raise StoreError(f"{self._store}: a part of {path} is missing{where}; {self._order.mend}")
-        return values
+    def _path(self, name: str) -> str:
+        return f"{self._order.matrix}/{name}"
 
 
 class _Opened(dict[str, Any]):

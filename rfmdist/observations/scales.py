@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmdist.errors import InputError
 from rfmdist.observations.blocks import Offsets, RowBlock
+from rfmdist.observations.kept import Entries
+from rfmdist.observations.passes import Group, Part, Runner, groups_of
 
 DAMPING = 20.0
 """Entries' worth of pull of a row's variance towards that of all (RATINGS: tuned once)."""
+LARGEST = 1e100
+"""Values beyond it, or below its inverse, are refused: their squares and sums would leave float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,32 +61,88 @@ class Scales:
 
     def for_rows(self, blocks: Iterable[RowBlock], offsets: Offsets) -> Scales:
         """Return the scales of other rows, with ``offsets`` of theirs, measured as these were."""
-        rows = _damped(*_sums(blocks, offsets), self.variance, self.power)
+        found = _measured(blocks, offsets)
+        rows = _damped(found.squares, found.counts, self.variance, self.power)
         return replace(self, rows=rows, offsets=offsets)
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """What offsets leave of the values.
+
+    Attributes
+    ----------
+    squares : float64 ndarray of shape (m,)
+        Sum of squares of each row.
+    counts : ndarray of shape (m,)
+        Number of entries of each row.
+    peak : float
+        Largest size.
+    """
+
+    squares: NDArray[np.float64]
+    counts: NDArray[Any]
+    peak: float
+
+    def check(self, name: str) -> None:
+        """Refuse values of the store ``name`` that are so large or small that their squares leave float64.
+
+        Raises
+        ------
+        InputError
+        """
+        if self.peak > LARGEST or 0 < self.peak < 1 / LARGEST:
+            raise InputError(f"{name}: values {self.peak:.0e} from their offsets cannot be squared; rescale them")
+
+    def scales(self, offsets: Offsets, power: float) -> Scales | None:
+        """Scale of each row, given what was taken off. None where nothing is left of the values."""
+        total = float(self.squares.sum())
+        if not total > 0:
+            return None
+        variance = total / float(self.counts.sum())
+        return Scales(_damped(self.squares, self.counts, variance, power), offsets, variance, power)
+
+    def unit(self, scales: Scales | None = None) -> float:
+        """Root mean square of what is left, over its row's scale; 1 where nothing is left."""
+        squares = self.squares if scales is None else self.squares / scales.rows**2
+        return float(np.sqrt(squares.sum() / self.counts.sum())) if self.peak > 0 else 1.0
 
 
 def fit_scales(blocks: Iterable[RowBlock], offsets: Offsets, power: float) -> Scales | None:
     """Measure the scale of each row. None where nothing is left of the values."""
-    squares, counts = _sums(blocks, offsets)
-    total = float(squares.sum())
-    if not total > 0:
-        return None
-    variance = total / float(counts.sum())
-    return Scales(_damped(squares, counts, variance, power), offsets, variance, power)
+    return _measured(blocks, offsets).scales(offsets, power)
 
 
-def _sums(blocks: Iterable[RowBlock], offsets: Offsets) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum of squares of each row's values less the offsets, and their number."""
-    squares, counts = np.zeros(len(offsets.rows)), np.zeros(len(offsets.rows))
-    for block in blocks:
-        left, height = block.values - offsets.of(block), block.stop - block.start
-        counts[block.start : block.stop] = np.diff(block.indptr)
-        squares[block.start : block.stop] = np.bincount(block.rows - block.start, left**2, height)
-    return squares, counts
+def measure(entries: Entries, offsets: Offsets, run: Runner) -> Spread:
+    """Measure what ``offsets`` leave of the entries, where ``run`` runs."""
+    groups = groups_of(entries.observations)
+    part = run.reduce(_measured_group, groups, run.publish(entries), run.publish(offsets))
+    return _joined(part.rows)
 
 
-def _damped(
-    squares: NDArray[np.float64], counts: NDArray[np.float64], variance: float, power: float
-) -> NDArray[np.float64]:
+def _measured_group(group: Group, entries: Entries, offsets: Offsets, _: Any) -> Part:
+    return Part({}, [_measured_block(block, offsets) for block in entries.blocks(group)])
+
+
+def _measured(blocks: Iterable[RowBlock], offsets: Offsets) -> Spread:
+    return _joined([_measured_block(block, offsets) for block in blocks])
+
+
+def _measured_block(block: RowBlock, offsets: Offsets) -> tuple[NDArray[Any], ...]:
+    """Sum of squares of each row's values less the offsets, their number, and their largest size."""
+    from rfmdist.observations import loops
+
+    squares, rows = np.empty(block.stop - block.start), offsets.rows[block.start : block.stop]
+    arrays = block.indptr, block.indices, block.values
+    peak = loops.spread(*arrays, float(offsets.mean), offsets.columns, rows, squares)
+    return squares, np.diff(block.indptr), np.array([peak])
+
+
+def _joined(rows: list[tuple[NDArray[Any], ...]]) -> Spread:
+    squares, counts, peaks = Part({}, rows or [(np.empty(0),) * 3]).joined()
+    return Spread(squares, counts, float(peaks.max(initial=0.0)))
+
+
+def _damped(squares: NDArray[np.float64], counts: NDArray[Any], variance: float, power: float) -> NDArray[np.float64]:
     """Scales of rows; one without entries has 1."""
     return np.asarray(((squares + DAMPING * variance) / ((counts + DAMPING) * variance)) ** (power / 2))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
+from rfmdist.observations.ahead import ahead
 from rfmdist.observations.blocks import Role
 from rfmdist.observations.draws import uniforms
 from rfmdist.observations.layout import SHARD
@@ -97,8 +98,10 @@ def _store(
         for chosen in test:
             # Another stream than that of the test entries: their draws say nothing about each other.
             held_out = uniforms(_stream(seed, 1), low, low + len(chosen)) < validation
-            roles = np.where(chosen, Role.TEST, np.where(held_out, Role.VALIDATION, Role.TRAIN)).astype(np.uint8)
-            counts[:] += np.bincount(roles, minlength=len(Role))
+            roles = held_out.astype(np.uint8)
+            roles *= np.uint8(Role.VALIDATION)
+            roles[chosen] = Role.TEST
+            counts[:] += [np.count_nonzero(roles == role) for role in Role]
             low += len(chosen)
             yield roles
         if counts[Role.TRAIN] == 0:
@@ -109,21 +112,20 @@ def _store(
 
 
 def _fraction(observations: Observations, test: float, seed: int) -> Iterator[NDArray[np.bool_]]:
-    for low, high in _ranges(observations):
-        yield uniforms(_stream(seed, 0), low, high) < test
+    return ahead(lambda range_: uniforms(_stream(seed, 0), *range_) < test, _ranges(observations))
 
 
 def _of_rows(observations: Observations, count: int, seed: int) -> Iterator[NDArray[np.bool_]]:
     """The ``count`` entries of each row with the smallest draws, where the row has more."""
-    for start, stop in observations.ranges():
+    from rfmdist.observations import loops
+
+    for start, stop in observations.ranges(rows=max(1, observations.shape[0])):
         indptr = observations.indptr[start : stop + 1]
-        sizes = np.diff(indptr)
-        rows = np.repeat(np.arange(stop - start), sizes)
         draws = uniforms(_stream(seed, 0), int(indptr[0]), int(indptr[-1]))
-        order = np.lexsort((draws, rows))
-        ranks = np.empty(len(rows), np.int64)
-        ranks[order] = np.arange(len(rows)) - (indptr[:-1] - indptr[0])[rows]
-        yield (ranks < count) & (sizes > count)[rows]
+        chosen = np.zeros(len(draws), np.bool_)
+        most = int(np.diff(indptr).max(initial=0))
+        loops.choose_least(indptr - indptr[0], draws, min(count, most), chosen)
+        yield chosen
 
 
 def _in_file(observations: Observations, stage: Stage) -> Iterator[NDArray[np.bool_]]:

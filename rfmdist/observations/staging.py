@@ -20,32 +20,36 @@ from typing import Any, Self
 import duckdb
 import numpy as np
 import pandas as pd
-from dask.utils import format_bytes, parse_bytes
+from dask.utils import format_bytes
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError, RfmdistError, disk_error
-from rfmdist.machine import cores
+from rfmdist.machine import cores, parse_size
 from rfmdist.observations.columns import PARTS
+from rfmdist.observations.layout import index_dtype
 from rfmdist.observations.sources import Table
 from rfmdist.observations.sql import TEXT_ID, WRONG, find_wrong, take_id, take_value
 
-OUTSIDE = 550_000_000
-"""Bytes of the budget that DuckDB does not count: Python, its libraries, the writer's shards. Measured with 20 million
-lines: peaks of 0.98 GB for a budget of 1 GB and 0.68 GB for 700 MB; with 400 MB here both were 0.13 GB over."""
+OUTSIDE, SHARE = 500_000_000, 0.9
+"""Bytes of the budget that DuckDB does not count, Python, its libraries, the writer's shard; and the share of the rest
+that it may count: what it holds beyond its limit grows with that."""
 INTERRUPTED = re.compile(r"^(Query interrupted|INTERRUPT Error)")
 """What DuckDB says when Ctrl-C stops it."""
-LEAST = 150_000_000
-"""Bytes DuckDB needs to sort anything."""
+LEAST = 200_000_000
+"""Bytes of the rest without which DuckDB sorts nothing."""
 BATCH = 1 << 18
 """Entries a batch of the sorted stream."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Sorted entries: codes, values, and ``order``, the position of each in the input, all of one length."""
+    """Sorted entries: codes, values, and ``order``, the position of each in the input, all of one length.
 
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
+    Codes are int32 where all of the table's are, otherwise int64.
+    """
+
+    rows: NDArray[np.integer]
+    columns: NDArray[np.integer]
     values: NDArray[np.floating]
     order: NDArray[np.int64]
 
@@ -64,10 +68,7 @@ class Batch:
 
 def parse_memory(memory: str | int) -> int:
     """Bytes of a memory budget such as ``"1GB"``; refuse one that is too small to sort with."""
-    try:
-        size = int(parse_bytes(memory))
-    except ValueError:
-        raise InputError(f"memory {memory!r} is not a size; write one such as 1GB or 800MB") from None
+    size = parse_size(memory)
     if size < OUTSIDE + LEAST:
         raise InputError(
             f"memory {memory}: too small a budget for ingestion, the least that works is"
@@ -96,12 +97,14 @@ class Stage:
     def __init__(
         self, beside: Path | None, memory: str | int | None = None, dtype: Any = np.float64, *, pairs: bool = False
     ) -> None:
-        self._limit = parse_memory("1GB" if memory is None else memory) - OUTSIDE
+        self._budget = parse_memory("1GB" if memory is None else memory)
+        self._limit = int(SHARE * (self._budget - OUTSIDE))
         self._given = memory is not None
         self._beside = beside
         self._float = "FLOAT" if np.dtype(dtype) == np.float32 else "DOUBLE"
         self._pairs = pairs
         self._types = {"row": "BIGINT", "column": "BIGINT"}
+        self._sizes = {"row": 0, "column": 0}
         self._tables: list[tuple[int, Table]] = []
         self.entries = 0
 
@@ -199,7 +202,7 @@ class Stage:
                     continue
                 self._connection.execute(
                     f"create table {part}_codes as"
-                    " select id, (row_number() over (order by id) - 1)::INTEGER code"
+                    " select id, row_number() over (order by id) - 1 code"
                     f' from (select distinct "{part}" id from stage)'
                 )
             return self._ids("row"), self._ids("column")
@@ -213,6 +216,7 @@ class Stage:
         with self._translated():
             self._connection.execute(f"create table {part}_codes as select * from known")
         self._connection.unregister("known")
+        self._sizes[part] = len(ids)
 
     def batches(self) -> Iterator[Batch]:
         """All entries by ascending row code, column code, input order; code -1 where an id has none."""
@@ -220,8 +224,9 @@ class Stage:
             f'left join {part}_codes {part[0]} on s."{part}"::{kind} = {part[0]}.id::{kind}'
             for part, kind in self._types.items()
         )
+        row, column = (_code_type(self._sizes[part]) for part in self._types)
         query = (
-            "select coalesce(r.code, -1)::INTEGER a, coalesce(c.code, -1)::INTEGER b, s.value v, s.rowid o"
+            f"select coalesce(r.code, -1)::{row} a, coalesce(c.code, -1)::{column} b, s.value v, s.rowid o"
             f" from stage s {joins} order by a, b, o"
         )
         last = (-1, -1, -1)
@@ -255,6 +260,7 @@ class Stage:
 
     def _ids(self, part: str) -> pd.Index[Any]:
         found = self._connection.sql(f"select id from {part}_codes order by code").df()["id"]
+        self._sizes[part] = len(found)
         return pd.Index(found if self._types[part] == "BIGINT" else found.astype(object))
 
     @contextmanager
@@ -276,9 +282,9 @@ class Stage:
         if out_of_memory and not self._given:
             return InputError("the table is too large to be read at once; cut it into smaller ones")
         if out_of_memory:
-            budget = self._limit + OUTSIDE
             return InputError(
-                f"memory {format_bytes(budget)}: too small a budget for these entries, try {format_bytes(2 * budget)}"
+                f"memory {format_bytes(self._budget)}: too small a budget for these entries, try"
+                f" {format_bytes(2 * self._budget)}"
             )
         if table is None:
             return InputError(f"DuckDB cannot sort the entries ({text.splitlines()[0]})")
@@ -309,6 +315,11 @@ def _wrong_line(table: Table, text: str) -> str | None:
     elif "unterminated quote" in text:
         reason = "a quote is not closed"
     return f"{table.name}, line {line[1]}: {reason}"
+
+
+def _code_type(size: int) -> str:
+    """SQL type of codes below ``size``, and of -1; the narrower one makes the keys that are sorted narrower."""
+    return "INTEGER" if index_dtype(size) == np.int32 else "BIGINT"
 
 
 def _plain(identifier: Any) -> int | str:

@@ -16,8 +16,9 @@ from zarr.storage import LocalStore
 
 from rfmdist.errors import InputError, StoreError, disk_error
 from rfmdist.observations.additions import COPY, read_offsets, write_offsets, write_split
+from rfmdist.observations.ahead import ahead
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
-from rfmdist.observations.by_column import write_by_column
+from rfmdist.observations.by_column import MEMORY, write_by_column
 from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_scipy
 from rfmdist.observations.draws import HoldOut
 from rfmdist.observations.files import is_torn
@@ -167,11 +168,17 @@ class Observations:
         """
         return type(self)(self._root, HoldOut(fraction, seed), self._order)
 
-    def by_column(self) -> Self:
+    def by_column(self, memory: int = MEMORY) -> Self:
         """Return the same entries with columns for rows: observations of shape (n, m).
 
         They are read from a copy in the order of the columns, which is made at the first call, out of core, and
         kept in the store until another split is stored. Roles, the held-out part and the ids go along.
+
+        Parameters
+        ----------
+        memory : int, default 512 MiB
+            Bytes that making the copy may take, about. More entries than this holds are dealt to files in the store
+            on the way, which take as much disk as the copy and then go.
 
         Raises
         ------
@@ -187,7 +194,7 @@ class Observations:
             return found
         self.refuse_change()
         try:
-            write_by_column(self, self._matrix, COPY)
+            write_by_column(self, self._matrix, COPY, memory)
         except (StoreError, KeyError):  # another fit may have made the copy meanwhile: theirs is as good
             if not self._copy()._is_copy_of(self):
                 raise
@@ -203,6 +210,13 @@ class Observations:
     @cached_property
     def nnz(self) -> int:
         return int(self._array("data").shape[0])
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the entries as they lie in the store, compressed; the row pointers and ids are not among them."""
+        return sum(
+            int(self._array(name).nbytes_stored()) for name in ("data", "indices", "split") if name in self._matrix
+        )
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -311,18 +325,23 @@ class Observations:
         stored = self._stored_roles(low, low + len(block.indices))
         if self._held_out is None:
             return stored
-        codes = (block.rows, block.indices) if self._order == BY_ROW else (block.indices, block.rows)
-        return self._held_out.apply(stored, *codes)
+        return self._held_out.apply(stored, block, by_column=self._order == BY_COLUMN)
 
     def role_counts(self) -> dict[str, int]:
         """Number of entries of each role."""
+        counts = dict.fromkeys(Role, 0)
+        if self._held_out is None and not self.has_split:
+            counts[Role.TRAIN] = self.nnz
+            return {role.name.lower(): count for role, count in counts.items()}
         if self._held_out is None:
-            ranges = ((low, min(low + SHARD, self.nnz)) for low in range(0, self.nnz, SHARD))
-            pieces = (self._stored_roles(*range_) for range_ in ranges)
+            ranges = [(low, min(low + SHARD, self.nnz)) for low in range(0, self.nnz, SHARD)]
+            pieces = ahead(lambda range_: self._stored_roles(*range_), ranges)
         else:
-            pieces = (self.roles(block) for block in self.row_blocks())
-        counts = sum((np.bincount(piece, minlength=len(Role)) for piece in pieces), np.zeros(len(Role), np.int64))
-        return {role.name.lower(): int(count) for role, count in zip(Role, counts, strict=True)}
+            pieces = ahead(lambda range_: self.roles(self.row_block(*range_)), self.ranges())
+        for piece in pieces:
+            for role in Role:
+                counts[role] += int(np.count_nonzero(piece == role))
+        return {role.name.lower(): count for role, count in counts.items()}
 
     def entries(self, part: str, low: int, high: int) -> NDArray[Any]:
         """Read positions ``low`` to ``high`` of one array of the entries: data, indices, indptr or split.

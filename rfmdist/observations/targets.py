@@ -9,16 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfmdist.errors import InputError
-from rfmdist.observations import compiled
+from rfmdist.observations import loops
 from rfmdist.observations.ahead import Ahead
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
 from rfmdist.observations.kept import KeptBlocks, Pair
 from rfmdist.observations.scales import Scales
 from rfmdist.observations.store import Observations
-
-LARGEST = 1e100
-"""Values beyond it, or below its inverse, are refused: their squares and sums would leave float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,31 +88,6 @@ class Targets:
         scales = None if self.scales is None else self.scales.transposed()
         return replace(self, observations=by_column, offsets=offsets, scored=frozenset(), scales=scales)
 
-    def root_mean_square(self) -> float:
-        """Root mean square of the fitted values less their offsets, scaled; 1 where nothing is left of them.
-
-        Raises
-        ------
-        InputError
-            If the values are so large or small that their squares leave float64.
-        """
-        total, count, peak = 0.0, 0, 0.0
-        for block in self.observations.row_blocks(self.fitted):
-            left = block.values - self.offsets.of(block)
-            if self.scales is not None:
-                left /= self.scales.of(block)
-            peak = max(peak, float(np.abs(left).max(initial=0.0)))
-            if peak < LARGEST:
-                total, count = (
-                    total + float(np.sum(np.square(left))),
-                    count + len(left),
-                )  # a dot's bits follow the threads
-        if peak > LARGEST or 0 < peak < 1 / LARGEST:
-            raise InputError(
-                f"{self.observations.name}: values {peak:.0e} from their offsets cannot be squared; rescale them"
-            )
-        return float(np.sqrt(total / count)) if peak > 0 else 1.0
-
     def standardize(self, block: RowBlock) -> RowBlock:
         """Return the block's values less offsets, divided by scale and unit, in ``dtype``."""
         offsets, rows = self.offsets, slice(block.start, block.stop)
@@ -124,7 +95,7 @@ class Targets:
         scales = (nothing, nothing) if self.scales is None else self.scales.within(rows)
         values = np.empty(len(block.values), self.dtype)
         data = block.indptr, block.indices, block.values, base, self._columns
-        compiled.standardize(*data, *scales, self.unit, values)
+        loops.standardize(*data, *scales, self.unit, values)
         return block.with_values(values)
 
     @cached_property

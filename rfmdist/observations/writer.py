@@ -15,8 +15,18 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore, MemoryStore
 
 from rfmdist.errors import InputError, StoreError, UnreachableError, disk_error
+from rfmdist.machine import hand_back_memory
 from rfmdist.observations.files import check_destination, replace_folder, replace_store, settle_writes
-from rfmdist.observations.layout import FILL, FORMAT, SHARD, create_array, create_root, index_dtype, write_ids
+from rfmdist.observations.layout import (
+    FILL,
+    FORMAT,
+    SHARD,
+    create_array,
+    create_root,
+    index_dtype,
+    write_array,
+    write_ids,
+)
 from rfmdist.observations.places import Place, UrlStore, beside, exists, place_of, remove_at
 
 if TYPE_CHECKING:
@@ -35,7 +45,7 @@ class StoreWriter:
     """Writes entries in row order into a new store; nothing appears under ``path`` until all of it is there.
 
     Use as a context manager and call `finish` inside; leaving without it, or by an error, removes what was
-    written. Holds at most two shards of entries and one count a row in memory.
+    written. Holds one shard of entries and one count a row in memory.
 
     At a URL, where nothing can be renamed, a new store is written in its place and marked as whole last. One that
     replaces another is written beside it, then copied by the server.
@@ -64,10 +74,10 @@ class StoreWriter:
         self._shape = shape
         self._dtype = np.dtype(dtype)
         self._index_dtype = index_dtype(shape[1])
-        self._counts = np.zeros(shape[0], np.int64)
-        self._pending: list[tuple[NDArray[Any], NDArray[Any]]] = []
-        self._pending_size = 0
-        self._written = 0
+        self._indptr = np.zeros(shape[0] + 1, np.int64)  # counts of the rows, until `finish` sums them
+        # The next shard; pages that are not written take no memory.
+        self._shard = {"indices": np.empty(SHARD, self._index_dtype), "data": np.empty(SHARD, self._dtype)}
+        self._held = self._written = 0
         self._last = (-1, -1)
         self._root: zarr.Group | None = None
         self.temporary: Place | None = None
@@ -121,11 +131,17 @@ class StoreWriter:
         if len(rows) == 0:
             return
         self._check(rows, columns, values)
-        self._counts += np.bincount(rows, minlength=len(self._counts))
-        self._pending.append((columns.astype(self._index_dtype), values.astype(self._dtype)))
-        self._pending_size += len(rows)
-        if self._pending_size >= SHARD:
-            self._flush(final=False)
+        first, last = int(rows[0]), int(rows[-1])
+        # Only the rows that are there: a pass over the counts of all would cost more than the entries.
+        self._indptr[first + 1 : last + 2] += np.bincount(rows - first)
+        low = 0
+        while low < len(rows):
+            part = slice(low, low + SHARD - self._held)
+            place = slice(self._held, self._held + len(rows[part]))
+            self._shard["indices"][place], self._shard["data"][place] = columns[part], values[part]
+            low, self._held = low + len(rows[part]), place.stop
+            if self._held == SHARD:
+                self._flush()
 
     def finish(
         self,
@@ -136,10 +152,12 @@ class StoreWriter:
         """Write ids and row pointers, let ``add`` write more, put the store in its place and return its root."""
         assert self._root is not None, "finish is called inside the with block"
         root = self._root
-        self._flush(final=True)
-        indptr = np.concatenate([[0], np.cumsum(self._counts)])
+        if self._written == 0:
+            self._shrink()
+        self._flush()
+        indptr = np.cumsum(self._indptr, out=self._indptr)
         matrix: Any = root["X"]
-        create_array(matrix, "indptr", len(indptr), np.dtype(np.int64), FILL["indptr"])[:] = indptr
+        write_array(create_array(matrix, "indptr", len(indptr), indptr.dtype, FILL["indptr"]), indptr)
         write_ids(root, "obs", row_ids)
         write_ids(root, "var", column_ids)
         if add is not None:
@@ -180,32 +198,20 @@ class StoreWriter:
             raise StoreError("entries must be appended in the order of rows, then columns")
         self._last = (int(rows[-1]), int(columns[-1]))
 
-    def _flush(self, *, final: bool) -> None:
-        """Write all whole shards that are pending; the rest too when ``final``."""
-        parts = [np.concatenate(p) for p in zip(*self._pending, strict=True)] or [
-            np.empty(0, self._index_dtype),
-            np.empty(0, self._dtype),
-        ]
-        size = len(parts[0]) if final else len(parts[0]) // SHARD * SHARD
-        if final and self._written == 0 and size < SHARD:
-            self._shrink(size)
-        for name, part in zip(("indices", "data"), parts, strict=True):
-            array = self._arrays[name]
-            array.resize((self._written + size,))
-            for start in range(0, size, SHARD):
-                stop = min(start + SHARD, size)
-                array[self._written + start : self._written + stop] = part[start:stop]
-        self._written += size
-        rest = tuple(part[size:].copy() for part in parts)
-        self._pending, self._pending_size = [(rest[0], rest[1])], len(rest[0])
+    def _flush(self) -> None:
+        """Write the entries held, at most a shard."""
+        for name, array in self._arrays.items():
+            array.resize((self._written + self._held,))
+            array[self._written : self._written + self._held] = self._shard[name][: self._held]
+        self._written, self._held = self._written + self._held, 0
+        hand_back_memory()  # what coding took, before another, such as DuckDB's sort, asks for as much
 
-    def _shrink(self, size: int) -> None:
-        """Make the arrays again with chunks that fit few entries."""
+    def _shrink(self) -> None:
+        """Make the arrays again with chunks that fit the few entries held."""
         matrix: Any = self._root["X"] if self._root is not None else None
-        for name in self._arrays:
-            old = self._arrays[name]
+        for name, old in self._arrays.items():
             del matrix[name]
-            self._arrays[name] = create_array(matrix, name, size, old.dtype, FILL[name])
+            self._arrays[name] = create_array(matrix, name, self._held, old.dtype, FILL[name])
 
     def _remove(self) -> None:
         if isinstance(self.temporary, str):

@@ -1,0 +1,117 @@
+"""From an estimator's settings to the plan of its fit: what it will hold beside its features, and where it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rfmdist.engine.calibrate import warm
+from rfmdist.engine.memory import FRESH, FRESH_WORKER
+from rfmdist.engine.plan import NOTHING, Additions, Machine, Plan, make_plan
+from rfmdist.features.augmented import Extras
+from rfmdist.machine import parse_size, resident_bytes, steady_memory
+from rfmdist.observations.store import Observations
+from rfmdist.parameters import check_extras, check_parameters, greatest_rank
+
+if TYPE_CHECKING:
+    from rfmdist.lin_rfm import LinRFM
+
+TRIALS_HELD = 4
+"""Results of trials and paths that are held while dense features are fitted with settings that are "auto"."""
+
+
+def plan(observations: Any, *, memory: str | int | None = None, workers: int = 0, **settings: Any) -> Plan:
+    """Tell what a fit will hold, read, move and compute, before any of it is done; no entry is read.
+
+    Parameters
+    ----------
+    observations : Observations, path of a store, or scipy sparse matrix of shape (m, n)
+        What would be fitted.
+    memory : str or int, optional
+        Budget such as ``"4GB"`` of the process that fits, or of each worker; what is free here when left out.
+    workers : int, default 0
+        Processes of a cluster, of one thread each; 0 fits in one process on all its cores.
+    **settings
+        Those of `LinRFM`.
+
+    Returns
+    -------
+    Plan
+        For a fresh process; `LinRFM.fit` plans with what its process already holds.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range, or the budget cannot be met: the figure that is needed is told.
+    """
+    from rfmdist.lin_rfm import LinRFM
+
+    if isinstance(observations, str | Path):
+        observations = Observations.open(observations)
+    if not isinstance(observations, Observations):
+        observations = Observations.from_scipy(observations)
+    model = LinRFM(**settings)
+    check_parameters(model)
+    budget = None if memory is None else parse_size(memory)
+    made = plan_of(model, observations, Machine.of(budget, FRESH, workers, 1 if workers else None))
+    check_extras(model, made)
+    return made
+
+
+def plan_here(model: LinRFM, observations: Observations, client: Any = None) -> Plan:
+    """Plan the fit that is to begin in this process, or on the client's workers.
+
+    In process the kernels are loaded first: what they take, and much more where they are compiled, is then known.
+    """
+    memory = None if model.memory is None else parse_size(model.memory)
+    if client is not None:
+        return plan_of(model, observations, _cluster(memory, client))
+    first = plan_of(model, observations, Machine.of(memory, resident_bytes()))
+    warm(first, model.dtype if model.noise == "auto" else "float64")
+    return plan_of(model, observations, Machine.of(memory, resident_bytes()), ids_read="pandas" in sys.modules)
+
+
+def _cluster(memory: int | None, client: Any) -> Machine:
+    """What each worker may take; from now on they hand memory back as this process does."""
+    client.run(steady_memory)
+    threads, held = client.nthreads().values(), client.run(resident_bytes).values()
+    here = Machine.of(memory, resident_bytes(), len(threads), max(threads, default=1))
+    return here._replace(worker_base=max(FRESH_WORKER, *held))
+
+
+def plan_of(model: LinRFM, observations: Observations, machine: Machine, *, ids_read: bool = False) -> Plan:
+    """Plan a model's fit; one with a given noise is of both sides in float64."""
+    rank, additions = greatest_rank(model.rank), _additions(model, observations)._replace(ids_read=ids_read)
+    if model.noise != "auto":
+        return make_plan(observations, "float64", model.power, "factored", "both", rank, NOTHING, machine)
+    asked = [getattr(model, name) for name in (*Extras._fields, "row_table", "column_table", "cosine_features")]
+    wanted = any(value and value != "auto" for value in asked) or isinstance(model.rank, tuple | list)
+    features = "factored" if wanted and model.features == "auto" else model.features
+    return make_plan(observations, model.dtype, model.power, features, model.sides, rank, additions, machine)
+
+
+def _additions(model: LinRFM, observations: Observations) -> Additions:
+    """What the fit may hold beside its features; what is "auto" may be switched on."""
+    usable = model.floor == 0
+    return Additions(
+        indicators=usable and model.indicators != 0,
+        margins=usable and any((model.indicators, model.side_weight, model.ridge_by_count)),
+        scaled=usable and model.row_scale != 0,
+        tables=(len(model.row_table), len(model.column_table)),
+        drawn=not observations.has_split and model.validation_fraction > 0 and model.noise != 0,
+        held=_held(model),
+        results=int(model.refit) + (TRIALS_HELD if "auto" in (model.ridge, model.replacement) else 0),
+    )
+
+
+def _held(model: LinRFM) -> int:
+    """Columns of features that are held beside those at work.
+
+    Those that a refit repeats; of several ranks and of cosine features, and of their mean once more.
+    """
+    ranks: Sequence[int] = model.rank if isinstance(model.rank, tuple | list) else []
+    number = max(len(ranks), 1)
+    alone = greatest_rank(model.rank) if model.refit and not ranks and model.rank != "auto" else 0
+    return 3 * sum(ranks) + 2 * number * model.cosine_features + alone

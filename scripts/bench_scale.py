@@ -1,0 +1,171 @@
+"""Time an iteration read from disk beside one of memory, and workers beside threads; count the bytes that move.
+
+    python scripts/bench_scale.py [--store STORE] [--rank 32] [--repeat 5] [--points FILE.json] [--only WHAT]
+
+Without a store one of 140,000 x 27,000 with 20 million entries is generated (`heavy_tailed.py`). ``stream``: both
+forms of the factored fit, with all blocks kept in memory, and with none, the files in the system's cache and dropped
+from it before each iteration. ``workers``: one process of one thread, two of them, two threads of this one. ``bytes``:
+what Dask's workers have sent, beside (groups - 1) n r itemsize + workers n r itemsize. Seconds are the least of an
+iteration after the first. ``--points`` keeps the figures for `scaling_model.py`. Needs a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import generate
+import heavy_tailed
+
+import rfmdist
+from rfmdist.observations.kept import KeptBlocks
+
+SETTINGS = {
+    "features": "factored", "ridge": 0.5, "replacement": 1.0, "indicators": 0, "ridge_by_count": 0, "row_scale": 0,
+    "side_weight": 0, "tol": 0.0, "validation_fraction": 0.0, "refit": False,
+}  # fmt: skip
+
+
+class Figures:
+    """Seconds and bytes of the iterations of one fit."""
+
+    def __init__(self, before: Any = None) -> None:
+        self._before = before
+        self.records: list[Any] = []
+
+    def __call__(self, record: Any) -> None:
+        self.records.append(record)
+        if self._before:
+            self._before()
+
+    @property
+    def seconds(self) -> float:
+        """Least seconds of an iteration after the first."""
+        return min(record.seconds for record in self.records[1:])
+
+    @property
+    def moved(self) -> int:
+        """Bytes that an iteration after the first moved."""
+        return min(record.moved_bytes for record in self.records[1:])
+
+
+def fitted(store: Path, options: argparse.Namespace, before: Any = None, client: Any = None, **more: Any) -> Figures:
+    """Fit a store and return the figures of its iterations."""
+    figures = Figures(before)
+    model = rfmdist.LinRFM(**SETTINGS, rank=options.rank, max_iter=options.repeat + 1, callbacks=[figures], **more)
+    model.fit(rfmdist.Observations.open(store), client=client)
+    return figures
+
+
+@contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Have fits keep no block in memory, as where the budget leaves no room."""
+    offer = KeptBlocks.offer
+    KeptBlocks.offer = lambda self, start, stop, pair, limit: pair  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        KeptBlocks.offer = offer  # type: ignore[method-assign]
+
+
+def dropper(store: Path) -> Any:
+    """Return a function that drops the files of a store from the system's cache."""
+
+    def drop() -> None:
+        for file in store.rglob("*"):
+            if file.is_file():
+                descriptor = os.open(file, os.O_RDONLY)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(descriptor)
+
+    return drop
+
+
+def stream(store: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Time iterations of kept blocks, and of blocks that are read, warm and cold."""
+    found = {}
+    for sides in ("columns", "both"):
+        kept = fitted(store, options, sides=sides).seconds
+        with nothing_kept():
+            warm = fitted(store, options, sides=sides).seconds
+            cold = fitted(store, options, dropper(store), sides=sides).seconds
+        found |= {f"{sides} kept": kept, f"{sides} warm": warm, f"{sides} cold": cold}
+        print(
+            f"{sides:8} in memory {kept:6.3f} s   from disk, warm {warm:6.3f} s: {kept / warm:.2f} of its speed,"
+            f" cold {cold:6.3f} s: {kept / cold:.2f}",
+            flush=True,
+        )
+    return found
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[Any]:
+    """Give a client of so many worker processes of one thread."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
+        ) as local,
+        Client(local) as client,
+    ):
+        yield client
+
+
+def workers(store: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Time one and two processes, and the threads of this one; count what moves."""
+    found: dict[str, float] = {}
+    observations = rfmdist.Observations.open(store)
+    (m, n), r = observations.shape, options.rank
+    for sides in ("columns", "both"):
+        for count in (1, 2):
+            with cluster(count) as client:
+                figures = fitted(store, options, sides=sides, client=client)
+            found |= {f"{sides} {count} workers": figures.seconds, f"{sides} {count} moved": float(figures.moved)}
+        found[f"{sides} threads"] = fitted(store, options, sides=sides).seconds
+        one, two, here = (found[f"{sides} {name}"] for name in ("1 workers", "2 workers", "threads"))
+        plan = rfmdist.plan(observations, rank=r, sides=sides, workers=2, **SETTINGS)
+        foreseen = (len(plan.groups) - 1 + 2) * n * r * 4 if sides == "columns" else 2 * (m + n) * r * 4
+        print(
+            f"{sides:8} 1 process {one:6.3f} s   2 processes {two:6.3f} s: {one / two:.2f} times   2 threads"
+            f" {here:6.3f} s: {two / here:.2f} times 2 processes;  moved {figures.moved / 1e6:.1f} MB an iteration,"
+            f" foreseen {foreseen / 1e6:.1f} MB ({len(plan.groups)} groups)",
+            flush=True,
+        )
+    return found
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--store", type=Path)
+    arguments.add_argument("--rank", type=int, default=32)
+    arguments.add_argument("--repeat", type=int, default=5)
+    arguments.add_argument("--points", type=Path)
+    arguments.add_argument("--only", choices=["stream", "workers"])
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        store = options.store or Path(folder) / "20m.zarr"
+        if options.store is None:
+            problem = heavy_tailed.Problem.draw((140_000, 27_000), 20_000_000)
+            generate.write_store(problem, store, test=0.0, overwrite=False)
+        observations = rfmdist.Observations.open(store)
+        (m, n), cores = observations.shape, os.cpu_count()
+        print(f"{m:,} x {n:,}, {observations.nnz:,} entries, rank {options.rank}, {cores} cores", flush=True)
+        points: dict[str, Any] = {"rows": m, "columns": n, "entries": observations.nnz, "rank": options.rank}
+        if options.only != "workers":
+            points |= stream(store, options)
+        if options.only != "stream":
+            points |= workers(store, options)
+    if options.points:
+        options.points.write_text(json.dumps(points, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

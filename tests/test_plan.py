@@ -1,0 +1,332 @@
+"""What a fit will cost: plans depend on sizes and budget alone, and real fits in fresh processes keep to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rfmdist.engine import plan as planning
+from rfmdist.engine.memory import Sizes, fit_memory, worker_memory
+from rfmdist.engine.plan import GROUPS, Machine, equal_groups, make_plan, plan_dense, plan_factored
+from rfmdist.errors import InputError
+from rfmdist.machine import parse_size
+from rfmdist.observations.split import split
+from rfmdist.observations.store import Observations
+
+# ---- the plan -----------------------------------------------------------------------------------------------
+
+
+def counted(counts: list[int], n: int) -> Any:
+    """Give what a plan looks at: a shape and row counts."""
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    kind = {"dtype": np.dtype(np.float32), "stored_bytes": 5 * int(indptr[-1])}
+    return SimpleNamespace(shape=(len(counts), n), indptr=indptr, nnz=int(indptr[-1]), **kind)
+
+
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=300), st.sampled_from([5, 2000, 30_000]))
+@settings(max_examples=100, deadline=None)
+def test_groups_cover_the_rows_once(counts: list[int], n: int) -> None:
+    """Groups follow each other, are not empty, cover all rows and are at most 64."""
+    for groups in (plan_dense(counted(counts, n), "float32").groups, equal_groups(counted(counts, n))):
+        assert [i for start, stop in groups for i in range(start, stop)] == list(range(len(counts)))
+        assert all(start < stop for start, stop in groups)
+        assert len(groups) <= GROUPS
+
+
+def test_groups_are_of_about_equal_cost() -> None:
+    """Work is shared by cost, not by rows: a long row weighs as many short ones do."""
+    counts = [2000] * 100 + [20] * 5000
+    plan = plan_dense(counted(counts, 2048), "float32")
+    cost = np.array(counts) ** 3 / 3 + 2.0 * np.array(counts) * 2048 + 2048**2
+    shares = np.array([cost[start:stop].sum() for start, stop in plan.groups])
+    assert len(plan.groups) > 2
+    assert shares.max() < 1.5 * shares.mean()
+
+
+def test_the_plan_does_not_know_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups and form are the same on 1 core and on 64."""
+    plans = []
+    for count in (1, 64):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, c=count: set(range(c)))
+        monkeypatch.setattr(os, "cpu_count", lambda c=count: c)
+        plans.append(plan_dense(counted([30] * 5000, 1000), "float32"))
+    assert (plans[0].groups, plans[0].form) == (plans[1].groups, plans[1].form)
+
+
+def test_form_is_chosen_by_cost() -> None:
+    """Few rows form Z; many sparse rows, for which m n^2 exceeds the n^3 of the update, sum A'A."""
+    assert plan_dense(counted([50] * 1000, 2000), "float32").form == "product"
+    assert plan_dense(counted([20] * 100_000, 2000), "float32").form == "gram"
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Give a function that sets the machine's free memory, in GiB."""
+
+    def set_free(gib: float) -> None:
+        memory = SimpleNamespace(available=int(gib * 2**30))
+        monkeypatch.setattr(planning.psutil, "virtual_memory", lambda: memory)
+
+    return set_free
+
+
+def planned(counts: list[int], n: int, **parameters: Any) -> Any:
+    """Give the plan that is made for float32 features."""
+    return make_plan(counted(counts, n), "float32", **parameters)
+
+
+def test_what_is_asked_for_is_planned(free: Callable[[float], None]) -> None:
+    """Features, sides and rank are taken as given."""
+    free(64)
+    for features in ("dense", "factored"):
+        for sides in ("columns", "both"):
+            plan = planned([30] * 5000, 1000, features=features, sides=sides, rank=9)
+            assert (plan.features, plan.sides, plan.why) == (features, sides, f"{features} as asked")
+            assert plan.rank == (9 if features == "factored" else 1000)
+    assert planned([30] * 5000, 1000, features="dense").sides == "columns"
+    assert planned([30] * 5000, 1000, features="factored").sides == "both"
+    assert planned([30] * 5000, 20, features="factored", rank=64).rank == 20
+
+
+def test_auto_takes_what_arrives_with_fewer_flops(free: Callable[[float], None]) -> None:
+    """A few columns with long rows stay exact; many columns are factored, and the reason tells the flops."""
+    free(64)
+    small, large = planned([10] * 300, 20), planned([100] * 20_000, 5000)
+    assert (small.features, small.sides, small.rank) == ("dense", "columns", 20)
+    assert (large.features, large.sides, large.rank) == ("factored", "both", 32)
+    for plan in (small, large):
+        told = rf"{plan.features}: \S+ flops an iteration, exact features \S+ for as much progress"
+        assert re.fullmatch(told, plan.why)
+    assert planned([10] * 300, 20, rank=5).why == "factored: rank 5 as asked"
+
+
+def test_memory_decides_on_the_sides_and_the_rank(free: Callable[[float], None]) -> None:
+    """Half of what is free is for what is "auto": the rank it may grow to is capped first, then columns alone."""
+    counts, plans = [1] * 1_000_000, []
+    for gib in (64, 1, 0.4):
+        free(gib)
+        plans.append(planned(counts, 2000, features="factored"))
+    assert [(plan.sides, plan.most_rank) for plan in plans] == [("both", 128), ("both", 64), ("columns", 128)]
+    assert plans[0].why == "factored as asked"
+    assert plans[1].why.endswith("; rank at most 64 in this memory")
+    assert plans[2].why.endswith("; both sides need more memory than is free")
+
+
+def test_exact_features_that_memory_cannot_hold_are_factored(free: Callable[[float], None]) -> None:
+    """Fewer flops are no reason to fill the memory: the reason names the bytes that exact features would take."""
+    free(0.5)
+    plan = planned([2] * 20, 6000)
+    assert plan.features == "factored"
+    assert "exact features need" in plan.why
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"features": "dense"}, r"exact features need about \d+MB; 269MB are allowed: use features='factored'"),
+        ({"features": "factored", "sides": "both"}, r"features of rank 32 need .* use sides='columns', a lower rank"),
+        (
+            {"features": "factored", "sides": "columns", "rank": 200},
+            r"features of rank 200 need .* use a lower rank or",
+        ),
+        ({}, r"features of rank 32 need about \d+MB; 269MB are allowed"),
+    ],
+)
+def test_too_little_memory_is_told(asked: dict[str, Any], message: str) -> None:
+    """What cannot be held is refused before any work, with both figures and the ways out."""
+    with pytest.raises(InputError, match=message):
+        planned([10] * 50_000, 100_000, machine=Machine.of(2**28), **asked)
+
+
+@pytest.mark.parametrize("asked", [{"features": "dense"}, {"features": "factored", "rank": 200}])
+def test_the_figure_that_a_refusal_names_is_enough(asked: dict[str, Any]) -> None:
+    """A budget of what was said to be needed is met."""
+    observations = [10] * 90_000, 20_000
+    with pytest.raises(InputError) as refused:
+        planned(*observations, machine=Machine.of(2**28), **asked)
+    needed = re.search(r"about (\S+MB)", str(refused.value))[1]
+    assert planned(*observations, machine=Machine.of(parse_size(needed)), **asked).peak_bytes > 2**28
+
+
+def test_blocks_are_kept_as_far_as_there_is_room(free: Callable[[float], None]) -> None:
+    """All blocks within a quarter of the free memory, of each order for itself; then some; then none."""
+    plans = []
+    for gib, sides in ((64, "columns"), (64, "both"), (0.3, "both"), (0.15, "both")):
+        free(gib)
+        plans.append(planned([50] * 100_000, 500, features="factored", sides=sides, rank=4))
+    need = 5_000_000 * 8 + 16 * 100_000
+    assert [plan.kept_bytes >= need for plan in plans] == [True, True, False, False]
+    assert [plan.read_bytes for plan in plans[:2]] == [0, 0]
+    assert 0 < plans[2].kept_bytes <= 0.25 * 0.3 * 2**30 / 2
+    assert 0 < plans[2].read_bytes < plans[3].read_bytes < 2 * plans[2].stored_bytes
+    assert plans[3].kept_bytes < plans[2].kept_bytes
+    assert planned([50] * 100_000, 500, machine=Machine.of(400_000_000), rank=4).peak_bytes <= 400_000_000
+
+
+@given(st.integers(250, 4000), st.sampled_from(["auto", 16, 100]), st.sampled_from(["auto", "both", "columns"]))
+@settings(max_examples=50, deadline=None)
+def test_a_plan_stays_within_its_budget_or_is_refused(megabytes: int, rank: Any, sides: Any) -> None:
+    """Whatever is asked for: the planned peak with the blocks kept is at most what is allowed."""
+    machine = Machine.of(megabytes * 10**6)
+    try:
+        plan = planned([30] * 200_000, 30_000, rank=rank, sides=sides, machine=machine)
+    except InputError:
+        return
+    assert plan.peak_bytes <= machine.allowed
+
+
+SIZES = Sizes(100_000, 20_000, 3_000_000, kept_rows=10**7, kept_columns=10**7, longest=500, sums=2)
+GREATER: dict[str, Any] = {
+    "rows": 200_000,
+    "columns": 40_000,
+    "entries": 3_000_000 + (1 << 24),  # of shards only the last is in memory
+    "itemsize": 8,
+    "stored": 8,
+    "rank": 64,
+    "held": 3,
+    "side": (3, 3),
+    "indicators": True,
+    "margins": True,
+    "scaled": True,
+    "longest": 5000,
+    "sums": 3,
+    "power": 1.0,
+    "drawn": True,
+    "threads": 4,
+    "kept_rows": 10**8,
+    "text": True,
+}
+"""Sizes of which more never takes less memory."""
+
+
+@pytest.mark.parametrize("name", GREATER)
+@pytest.mark.parametrize("sides", ["columns", "both"])
+@pytest.mark.parametrize("features", ["dense", "factored"])
+def test_more_of_anything_never_takes_less(features: Any, sides: Any, name: str) -> None:
+    """The model grows with every size, in process and for a worker."""
+    sizes = replace(SIZES, features=features, sides=sides)
+    greater = replace(sizes, **{name: GREATER[name]})
+    assert fit_memory(greater).total >= fit_memory(sizes).total
+    assert worker_memory(greater, 1).total >= worker_memory(sizes, 1).total
+
+
+def test_a_moment_names_its_parts() -> None:
+    """The parts add up to the peak, and the peak is what the process holds before the fit and more."""
+    sizes = replace(SIZES, columns=200_000, rank=128)
+    memory = fit_memory(sizes, base=10**8)
+    assert memory.total == sum(memory.parts.values()) > 10**8
+    assert memory.parts["kept blocks"] == 2 * 10**7
+    assert fit_memory(sizes, base=3 * 10**8).total == memory.total + 2 * 10**8
+
+
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=300), st.sampled_from([5, 2000, 30_000]))
+@settings(max_examples=50, deadline=None)
+def test_factored_groups_cover_the_rows_once(counts: list[int], n: int) -> None:
+    """Groups follow each other and cover all rows; they are the same at any rank."""
+    for sides in ("columns", "both"):
+        plans = [plan_factored(counted(counts, n), "float32", sides, rank) for rank in ("auto", 1, 200)]
+        assert [i for start, stop in plans[0].groups for i in range(start, stop)] == list(range(len(counts)))
+        assert plans[0].groups == plans[1].groups == plans[2].groups
+
+
+# ---- real fits ----------------------------------------------------------------------------------------------
+
+
+SHORT: dict[str, Any] = {"ridge": 0.5, "replacement": 1.0, "max_iter": 2}
+PLAIN = dict.fromkeys(("indicators", "ridge_by_count", "row_scale", "side_weight"), 0) | SHORT
+ADDED = {"indicators": 0.35, "ridge_by_count": 0.3, "row_scale": 0.5, "side_weight": 0.1} | SHORT
+QUICK: dict[str, dict[str, Any]] = {
+    "columns": PLAIN | {"features": "factored", "sides": "columns", "rank": 64},
+    "additions": ADDED | {"features": "factored", "sides": "both", "rank": 32},
+    "lean": PLAIN | {"features": "factored", "sides": "both", "rank": 64, "lean": True, "refit": False},
+    "dense": PLAIN | {"features": "dense", "sides": "columns"},
+}
+SLOW: dict[str, dict[str, Any]] = {
+    "both": PLAIN | {"features": "factored", "sides": "both", "rank": 32},
+    "both, large": PLAIN | {"features": "factored", "sides": "both", "rank": 128},
+    "columns, lean": PLAIN | {"features": "factored", "sides": "columns", "rank": 128, "lean": True},
+    "columns, power 1": PLAIN | {"features": "factored", "sides": "columns", "rank": 64, "power": 1.0},
+    "float64": PLAIN | {"features": "factored", "sides": "both", "rank": 64, "dtype": "float64"},
+    "additions, float64": ADDED | {"features": "factored", "rank": 64, "dtype": "float64", "refit": False},
+    "additions, lean": ADDED | {"features": "factored", "rank": 64, "lean": True},
+    "several ranks": ADDED | {"rank": [32, 64], "cosine_features": 64},
+    "dense, both": PLAIN | {"features": "dense", "sides": "both"},
+    "dense, power 1": PLAIN | {"features": "dense", "sides": "columns", "power": 1.0, "dtype": "float64"},
+    "dense, lean": PLAIN | {"features": "dense", "sides": "columns", "refit": False, "lean": True},
+    "cluster, columns": PLAIN | {"features": "factored", "sides": "columns", "rank": 64, "cluster": 2},
+    "cluster, both": PLAIN | {"features": "factored", "sides": "both", "rank": 64, "cluster": 2},
+}
+"""Settings of real fits; those with dense features are of fewer columns."""
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Give two stores with stored splits: many rows and columns, and few columns for exact features."""
+    folder, found = tmp_path_factory.mktemp("plan"), {}
+    for name, rows, columns, each in (("factored", 200_000, 40_000, 12), ("dense", 9_000, 2_000, 60)):
+        found[name] = folder / f"{name}.zarr"
+        split(Observations.from_scipy(uniform(rows, columns, each), found[name]), validation=0.1)
+    return found
+
+
+def uniform(rows: int, columns: int, each: int) -> Any:
+    """Give noisy values of rank 2 at random places, as many in each row, without repeats."""
+    rng = np.random.default_rng(0)
+    low = np.linspace(0, columns, each + 1).astype(np.int32)  # one place in each of as many strata of the columns
+    indices = low[:-1] + (rng.random((rows, each), np.float32) * np.diff(low)).astype(np.int32)
+    u, v = rng.standard_normal((rows, 2), np.float32), rng.standard_normal((columns, 2), np.float32)
+    values = sum(u[:, [k]] * v[indices, k] for k in range(2)) + rng.standard_normal((rows, each), np.float32)
+    return sp.csr_array((values.ravel(), indices.ravel(), np.arange(rows + 1) * each), shape=(rows, columns))
+
+
+def measured(store: Path, given: dict[str, Any], output: Path) -> dict[str, Any]:
+    """Give what a fit in a fresh process planned and took."""
+    command = [sys.executable, str(Path(__file__).with_name("peaks.py")), str(store), json.dumps(given), str(output)]
+    place = {"PYTHONPATH": str(Path(planning.__file__).parents[2])}
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | place)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def check_peak(stores: dict[str, Path], given: dict[str, Any], output: Path) -> dict[str, Any]:
+    """Fit in a fresh process: the measured peak is at most the planned one, and that is within the budget."""
+    told = measured(stores["dense" if given.get("features") == "dense" else "factored"], given, output)
+    print(json.dumps({name: told[name] for name in told if name != "parts"}), told["planned"] / told["measured"])
+    assert told["measured"] <= told["planned"] <= told["allowed"], told
+    return told
+
+
+@pytest.mark.parametrize("case", QUICK)
+def test_a_real_fit_keeps_to_its_plan(case: str, stores: dict[str, Path], tmp_path: Path) -> None:
+    """In a process of its own: measured peak <= planned <= allowed, and planned within 15 % of measured."""
+    told = check_peak(stores, QUICK[case], tmp_path / "completed.zarr")
+    assert told["planned"] <= 1.15 * told["measured"], told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SLOW)
+def test_every_real_fit_keeps_to_its_plan(case: str, stores: dict[str, Path], tmp_path: Path) -> None:
+    """The same for every kind of fit; on a cluster of the greatest worker, and of the client."""
+    told = check_peak(stores, SLOW[case], tmp_path / "completed.zarr")
+    assert told["planned"] <= 1.15 * told["measured"], told
+    assert told.get("client", 0) <= told.get("client_planned", 0)
+
+
+@pytest.mark.slow
+def test_what_is_auto_stays_within_the_budget(stores: dict[str, Path], tmp_path: Path) -> None:
+    """Through all trials and ranks: the plan is of the greatest rank that it may reach, and it need not be reached."""
+    check_peak(stores, {"max_iter": 3, "memory": "450MB"}, tmp_path / "completed.zarr")
