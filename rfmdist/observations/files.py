@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,6 +137,18 @@ def in_place(group: zarr.Group, name: str, store: str) -> Iterator[str]:
         if isinstance(error, OSError):
             raise disk_error(error, store) from None
         raise
+
+
+def spill_folder(group: zarr.Group) -> Path:
+    """Return a new name for a folder of this machine for files on the way into ``group``.
+
+    It lies within a group that is being written on a disk, so that it goes with it, and is on a disk with room for
+    as much. For a URL it lies in the system's folder for temporary files (``TMPDIR``).
+    """
+    name = f".rfmdist-{uuid.uuid4().hex[:8]}.spill"
+    if isinstance(group.store, LocalStore):
+        return Path(group.store.root) / group.path / name
+    return Path(tempfile.gettempdir()) / name
 
 
 def settle_writes() -> None:

@@ -71,7 +71,7 @@ class Observations:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind what a worker reads for itself, as far as it needs it; in memory nothing is read."""
-        dropped = {"indptr", "row_ids", "column_ids"} if self._place is not None else set()
+        dropped = {"indptr", "row_ids", "column_ids"} if not self.in_memory else set()
         return {name: value for name, value in self.__dict__.items() if name not in dropped}
 
     # ---- making and opening ---------------------------------------------------------------------------------
@@ -230,6 +230,11 @@ class Observations:
     @property
     def path(self) -> Path | None:
         return Path(self._root.store.root) if isinstance(self._root.store, LocalStore) else None
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the store is but memory of this process."""
+        return self._place is None
 
     def scratch_folder(self) -> str | None:
         """Return a new name for a folder beside the store, which all see who see the store; None in memory."""
