@@ -7,8 +7,6 @@ from statistics import median
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import psutil
-
 from rfmdist.engine.calibrate import briefly
 from rfmdist.machine import peak_bytes
 from rfmdist.progress import Iteration
@@ -25,7 +23,6 @@ class Measured:
         self._client, self._tell = client, tell
         self._seconds: list[float] = []
         self._read: list[int] = []
-        self._last_read = self._last_moved = 0
         self._moved: list[int] = []
         self.speed: Speed | None = None
         self.peak = 0
@@ -45,12 +42,10 @@ class Measured:
         self._tell(f"plan: {plan.told(self.speed)}")
 
     def __call__(self, iteration: Iteration) -> None:
-        read, moved = self._bytes_read(), self._bytes_moved()
         if iteration.iteration > 1:  # the first also reads what is kept, and loads what was not loaded
             self._seconds.append(iteration.seconds)
-            self._read.append(read - self._last_read)
-            self._moved.append(moved - self._last_moved)
-        self._last_read, self._last_moved = read, moved
+            self._read.append(iteration.read_bytes)
+            self._moved.append(iteration.moved_bytes)
 
     def beside(self, plan: Plan) -> dict[str, Any]:
         """What was planned and what happened, of the same names."""
@@ -69,21 +64,3 @@ class Measured:
             planned["moved_bytes"] = plan.moved_bytes
             measured["moved_bytes"] = int(median(self._moved)) if self._moved else None
         return {"planned": planned, "measured": measured}
-
-    def _bytes_read(self) -> int:
-        """Bytes that this process, or the cluster's, has read so far; 0 where the system does not tell."""
-        return sum(self._client.run(_bytes_read).values()) if self._client is not None else _bytes_read()
-
-    def _bytes_moved(self) -> int:
-        return sum(self._client.run(_bytes_moved).values()) if self._client is not None else 0
-
-
-def _bytes_read() -> int:
-    try:
-        return int(getattr(psutil.Process().io_counters(), "read_chars", 0))
-    except (psutil.Error, AttributeError, OSError):
-        return 0
-
-
-def _bytes_moved(dask_worker: Any) -> int:
-    return int(getattr(dask_worker, "transfer_outgoing_bytes_total", 0))
