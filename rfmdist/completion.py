@@ -309,6 +309,7 @@ class Completion:
         """Write the completion as one Zarr store that needs no other file; it appears when it is whole.
 
         It is a store of observations too (AnnData opens it), with P at ``varp/features``, or U at ``varm/features``.
+        ``path`` may be a URL, as in `Observations.open`.
 
         Raises
         ------
@@ -321,7 +322,7 @@ class Completion:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Open a saved completion.
+        """Open a saved completion, at a path or a URL as in `Observations.open`.
 
         Raises
         ------

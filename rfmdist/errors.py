@@ -19,8 +19,14 @@ class StoreError(RfmdistError):
     """A store is missing, torn, corrupted, of another version, or cannot be written."""
 
 
+class UnreachableError(StoreError, OSError):
+    """What lies at a URL cannot be read or written: the network, the credentials or the address are wrong."""
+
+
 def disk_error(error: OSError, what: str) -> StoreError:
     """Say in one sentence why writing ``what`` failed, a full disk above all."""
+    if isinstance(error, StoreError):  # says so already
+        return error
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"{what}: the disk is full; free some space or write elsewhere, then run again")
     return StoreError(f"{what}: cannot be written ({error.strerror or error})")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from rfmdist.errors import InputError, StoreError
+from rfmdist.errors import InputError, StoreError, UnreachableError
 from rfmdist.features.augmented import AugmentedFeatures, Extras, Margin
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
@@ -16,6 +16,7 @@ from rfmdist.features.mean import MeanFeatures
 from rfmdist.features.protocol import Features, Step
 from rfmdist.observations.blocks import Offsets, Role
 from rfmdist.observations.layout import create_matrix
+from rfmdist.observations.places import Place, exists, place_of
 from rfmdist.observations.scales import Scales
 from rfmdist.observations.store import Observations
 from rfmdist.observations.targets import Targets
@@ -35,7 +36,7 @@ def write_completion(
         If it cannot be written.
     """
     observations = targets.observations
-    _refuse_observations(Path(path))
+    _refuse_observations(place_of(path))
 
     def add(root: zarr.Group) -> None:
         _add(root, targets, features, step)
@@ -73,10 +74,12 @@ def read_completion(path: str | Path) -> tuple[Targets, Features, Step]:
     return targets, features, Step(float(settings["ridge"]), float(settings["replacement"]))
 
 
-def _refuse_observations(path: Path) -> None:
+def _refuse_observations(path: Place) -> None:
     """Refuse to put a completion where plain observations lie: they may be all there is of the data."""
     try:
-        plain = path.exists() and Observations.open(path).attributes("completion") is None
+        plain = exists(path) and Observations.open(path).attributes("completion") is None
+    except UnreachableError:
+        raise
     except StoreError:  # what cannot be opened is the writer's to judge
         return
     if plain:

@@ -80,7 +80,7 @@ def _all(
 @app.command(cls=Verb)
 def ingest(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Tables or one matrix file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="STORE", help="The store to write.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="STORE", help="The store to write.")],
     row: Row = None,
     column: Column = None,
     value: Value = None,
@@ -220,7 +220,7 @@ def plan(
 @app.command(cls=Verb)
 def fit(
     store: Store,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="COMPLETION", help="The completion to write.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="COMPLETION", help="The completion to write.")],
     features: Features = None,
     rank: Rank = None,
     sides: Sides = None,

@@ -13,12 +13,13 @@ from rfmdist.errors import InputError
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import Role
 from rfmdist.observations.delimited import open_text
+from rfmdist.observations.places import place_of, size_of
 from rfmdist.observations.sources import read_sources
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import summarize
 
 
-def store_facts(path: Path) -> dict[str, Any]:
+def store_facts(path: str | Path) -> dict[str, Any]:
     """Return what a store or a completion holds; every entry is read once."""
     observations = Observations.open(path)
     summary = summarize(observations)
@@ -42,7 +43,7 @@ def store_facts(path: Path) -> dict[str, Any]:
         "row_table": observations.table_kinds("rows") or None,
         "column_table": observations.table_kinds("columns") or None,
         "completion": _settings(observations.attributes("completion")),
-        "disk_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "disk_bytes": size_of(place_of(path)),
         "dense_fit": {
             "form": plan.form,
             "groups": len(plan.groups),
@@ -86,7 +87,7 @@ def plan_facts(plan: Plan, speed: Speed) -> dict[str, Any]:
     }
 
 
-def fit_facts(model: LinRFM, output: Path) -> dict[str, Any]:
+def fit_facts(model: LinRFM, output: str | Path) -> dict[str, Any]:
     """Return the settings a fit chose and how it went; test entries were not looked at."""
     rows, columns = model.completion_.shape
     bare = model.certificate_ is not None and model.noise != "auto" and model.offsets != "stored"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,9 +27,10 @@ FitMemory = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there, once the new is complete.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Store = Annotated[Path, typer.Argument(metavar="STORE", help="Store made by 'rfmdist ingest'.")]
+# Places of stores are text: a Path would drop a slash of a URL.
+Store = Annotated[str, typer.Argument(metavar="STORE", help="Store made by 'rfmdist ingest': a path or URL.")]
 Count = Annotated[int | None, typer.Option("--k", metavar="NUMBER", help="How many, for each.")]
-Completed = Annotated[Path, typer.Argument(metavar="COMPLETION", help="Completion made by 'rfmdist fit'.")]
+Completed = Annotated[str, typer.Argument(metavar="COMPLETION", help="Completion made by 'rfmdist fit'.")]
 
 Features = Annotated[str | None, typer.Option(metavar="auto|dense|factored", help="How P is kept.")]
 Rank = Annotated[str | None, typer.Option(metavar="auto|NUMBER[,NUMBER]", help="Columns of factored features.")]

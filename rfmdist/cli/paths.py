@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rfmdist.errors import InputError, RfmdistError, disk_error
 from rfmdist.observations.files import is_store
+from rfmdist.observations.places import Place, exists, place_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,32 +28,47 @@ WORKER_SECONDS = 600
 """A batch system may take minutes to start the first worker."""
 
 
-def check_output(path: Path, overwrite: bool, store: Path | None = None) -> None:
+def check_output(output: str | Path, overwrite: bool, store: str | Path | None = None) -> None:
     """Refuse an output that could not be written in the end; ``store`` is the input when both are stores.
 
-    Links and ``..`` are followed: another name of the input is the input.
+    Links and ``..`` are followed: another name of the input is the input. At a URL nothing is tried but whether
+    something is there.
 
     Raises
     ------
     InputError
         If something is there and may not be replaced, or the folder cannot be written to.
     """
-    if store is not None:
-        output, source = path.resolve(), store.resolve()
-        if output == source or (path.exists() and store.exists() and path.samefile(store)):
-            raise InputError(f"{path}: is the store of observations itself; name another output")
-        if source in output.parents or output in source.parents:
-            raise InputError(f"{path}: lies within the store of observations, or around it; name another output")
-    if path.exists():
+    path, source = place_of(output), None if store is None else place_of(store)
+    if source is not None:
+        _check_apart(path, source)
+    if exists(path):
         if not overwrite:
             raise InputError(f"{path}: exists already; name another output or add --overwrite")
         if store is not None and not is_store(path):
             raise InputError(f"{path}: is not a store, so it will not be overwritten; name another output")
-        if store is None and path.is_dir():
+        if store is None and isinstance(path, Path) and path.is_dir():
             raise InputError(f"{path}: is a folder; name a file")
+    if isinstance(path, str):
+        return
     above = next(folder for folder in path.resolve().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"{path}: {above} is not a folder that can be written to; name another output")
+
+
+def _check_apart(path: Place, store: Place) -> None:
+    """Refuse a completion in the place of its observations, within or around them."""
+    if isinstance(path, Path) and isinstance(store, Path):
+        output, source = path.resolve(), store.resolve()
+        same = output == source or (path.exists() and store.exists() and path.samefile(store))
+        nested = source in output.parents or output in source.parents
+    else:
+        same = path == store
+        nested = f"{path}/".startswith(f"{store}/") or f"{store}/".startswith(f"{path}/")
+    if same:
+        raise InputError(f"{path}: is the store of observations itself; name another output")
+    if nested:
+        raise InputError(f"{path}: lies within the store of observations, or around it; name another output")
 
 
 def write_tables(frames: Iterable[pd.DataFrame], path: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +17,14 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from rfmdist.errors import InputError, disk_error
+from rfmdist.errors import InputError, StoreError, UnreachableError, disk_error
+from rfmdist.observations.places import Place, UrlStore, exists, move, read_text, remove_at
+
+REPLACED = "replaced"
+"""Attribute of a group at a URL: which of its members is being replaced, and so may be lost when that is cut short."""
 
 
-def check_destination(path: Path | None, *, overwrite: bool) -> None:
+def check_destination(path: Place | None, *, overwrite: bool) -> None:
     """Refuse a place that is taken, unless by a store that may be overwritten.
 
     Raises
@@ -27,7 +32,7 @@ def check_destination(path: Path | None, *, overwrite: bool) -> None:
     InputError
         If ``path`` exists and may not be replaced.
     """
-    if path is None or not path.exists():
+    if path is None or not exists(path):
         return
     if not overwrite:
         raise InputError(f"{path}: exists already; name another store or allow it to be overwritten")
@@ -35,10 +40,10 @@ def check_destination(path: Path | None, *, overwrite: bool) -> None:
         raise InputError(f"{path}: is not a store, so it will not be overwritten; name another store")
 
 
-def is_store(path: Path) -> bool:
+def is_store(path: Place) -> bool:
     """Whether a folder is a store that rfmdist has written, of whatever version, sound or not."""
     try:
-        document = json.loads((path / "zarr.json").read_text())
+        document = json.loads(read_text(path, "zarr.json"))
         return "rfmdist" in document["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -61,12 +66,33 @@ def replace_folder(new: Path, path: Path) -> None:
         old.unlink(missing_ok=True)
 
 
+def replace_store(new: str, url: str) -> None:
+    """Put the store at the URL ``new`` at ``url``; what was there goes.
+
+    Raises
+    ------
+    StoreError
+        If that fails; it tells where the new store lies, which is then all there is.
+    """
+    try:
+        move(new, url)
+    except UnreachableError as error:
+        raise StoreError(f"{error}; the new store lies whole at {new} until it is removed by hand") from None
+
+
 def rename(group: zarr.Group, old: str, new: str) -> None:
     """Give an array, or a group of arrays, its final name, in place of an earlier one of that name."""
     store = group.store
     if isinstance(store, LocalStore):
         folder = Path(store.root) / group.path
         replace_folder(folder / old, folder / new)
+        return
+    if isinstance(store, UrlStore):
+        if new in group:
+            group.attrs[REPLACED] = new
+        move(f"{store.url}/{group.path}/{old}", f"{store.url}/{group.path}/{new}")
+        if group.attrs.get(REPLACED) == new:
+            del group.attrs[REPLACED]
         return
     if new in group:
         del group[new]
@@ -81,7 +107,15 @@ def remove(group: zarr.Group, name: str) -> None:
     if isinstance(group.store, LocalStore):
         rename(group, name, temporary := f"{name}.partial")
         name = temporary
+    if isinstance(group.store, UrlStore):
+        remove_at(f"{group.store.url}/{group.path}/{name}")
+        return
     del group[name]
+
+
+def is_torn(group: zarr.Group, name: str) -> bool:
+    """Whether a member was being replaced when that was cut short: then neither the old nor the new is there."""
+    return group.attrs.get(REPLACED) == name
 
 
 @contextmanager
@@ -89,7 +123,8 @@ def in_place(group: zarr.Group, name: str, store: str) -> Iterator[str]:
     """Yield a temporary name; what is written under it in ``group`` becomes ``name`` when the block ends well.
 
     Otherwise it is removed and what was at ``name`` stays; ``store`` is named if the disk failed. The temporary
-    name is like no other: several processes may write the same at once, and the last one's stays.
+    name is like no other: several processes may write the same at once, and the last one's stays. At a URL, where
+    nothing can be renamed, what was at ``name`` is gone while the new is copied there (see `is_torn`).
     """
     temporary = f"{name}.{uuid.uuid4().hex[:8]}.partial"
     try:
@@ -102,6 +137,18 @@ def in_place(group: zarr.Group, name: str, store: str) -> Iterator[str]:
         if isinstance(error, OSError):
             raise disk_error(error, store) from None
         raise
+
+
+def spill_folder(group: zarr.Group) -> Path:
+    """Return a new name for a folder of this machine for files on the way into ``group``.
+
+    It lies within a group that is being written on a disk, so that it goes with it, and is on a disk with room for
+    as much. For a URL it lies in the system's folder for temporary files (``TMPDIR``).
+    """
+    name = f".rfmdist-{uuid.uuid4().hex[:8]}.spill"
+    if isinstance(group.store, LocalStore):
+        return Path(group.store.root) / group.path / name
+    return Path(tempfile.gettempdir()) / name
 
 
 def settle_writes() -> None:

@@ -15,6 +15,7 @@ from rfmdist.errors import InputError
 from rfmdist.observations.blocks import parse_dtype
 from rfmdist.observations.files import check_destination
 from rfmdist.observations.matrices import is_matrix, matrix_tables
+from rfmdist.observations.places import Place, place_of
 from rfmdist.observations.sources import Table, read_sources
 from rfmdist.observations.staging import Batch, Stage, parse_memory
 from rfmdist.observations.store import Observations
@@ -51,7 +52,7 @@ def ingest(
         folders of them, a Matrix Market file (``.mtx``, ``.mtx.gz``; its ids count from 1) or a scipy
         ``.npz`` (its ids count from 0). A matrix keeps its shape, a table has the ids that occur.
     path : str or Path, optional
-        Where to write the store; in memory when left out.
+        Where to write the store, a path or a URL; in memory when left out.
     row, column, value : str or int, optional
         Names of the columns, or their 1-based positions where there is no header. Left out: known names
         (user, item, rating and the like), else the first three columns.
@@ -85,7 +86,7 @@ def ingest(
     if duplicates not in ("error", "last", "mean", "sum"):
         raise InputError(f"duplicates {duplicates!r} is not known: use error, last, mean or sum")
     kind = parse_dtype(dtype)
-    destination = None if path is None else Path(path)
+    destination = None if path is None else place_of(path)
     check_destination(destination, overwrite=overwrite)
     tell = progress or (lambda stage, done, total: None)
     sources = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
@@ -93,7 +94,8 @@ def ingest(
         raise InputError("nothing to ingest: name at least one input")
     if len(sources) > 1 and any(map(is_matrix, sources)):
         raise InputError("a matrix file cannot be ingested together with other inputs; ingest it alone")
-    with Stage(destination, memory, kind) as stage:
+    # What is staged for a URL lies in the system's temporary folder.
+    with Stage(destination if isinstance(destination, Path) else None, memory, kind) as stage:
         for done, source in enumerate(sources):
             tell("reading", done, len(sources))
             for table in _tables(source, row, column, value, delimiter, memory):
@@ -123,7 +125,7 @@ def combined(batches: Iterable[Batch], how: Duplicates) -> Iterator[Batch]:
 
 
 def _write(
-    stage: Stage, path: Path | None, dtype: np.dtype[Any], how: Duplicates, overwrite: bool, tell: Progress
+    stage: Stage, path: Place | None, dtype: np.dtype[Any], how: Duplicates, overwrite: bool, tell: Progress
 ) -> Observations:
     tell("writing", 0, stage.entries)
     rows, columns = stage.assign_codes()

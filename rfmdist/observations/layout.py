@@ -65,8 +65,8 @@ BY_COLUMN = Order("X/by_column", "var", "obs", "delete the folder X/by_column in
 
 
 def create_root(store: Any, shape: tuple[int, int]) -> zarr.Group:
-    """Create the empty tree of an AnnData store for observations of ``shape``."""
-    attributes = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
+    """Create the empty tree of an AnnData store for observations of ``shape``; it is marked as ours, but unfinished."""
+    attributes: dict[str, Any] = {"encoding-type": "anndata", "encoding-version": "0.1.0", "rfmdist": {}}
     root = zarr.create_group(store, zarr_format=3, attributes=attributes)
     root.create_group("X", attributes=matrix_attributes(shape))
     for name in ("layers", "obsm", "varm", "obsp", "varp", "uns"):

@@ -8,7 +8,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from rfmdist.errors import StoreError
+from rfmdist.errors import StoreError, UnreachableError
 from rfmdist.observations.layout import AGAIN, FILL, FORMAT, TRUE, Order, lost_value
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Entries:
 
     def __init__(self, root: zarr.Group, store: str, order: Order) -> None:
         self._root, self._store, self._order = root, store, order
+        self._opened = _Opened(root)
         self._chunks: dict[str, int] = {}
         self._held: dict[str, tuple[int, NDArray[Any]]] = {}
 
@@ -67,7 +68,7 @@ class Entries:
         first = low // chunk * chunk
         last = min(-(-high // chunk) * chunk, size) if low < high else first
         where = f" between entries {first} and {last}"
-        values = _read(self._root, self._store, self._path(name), slice(first, last), where, self._order.mend)
+        values = _read(self._opened, self._store, self._path(name), slice(first, last), where, self._order.mend)
         if high < last:
             place = (last - 1) // chunk * chunk
             self._held[name] = place, values[place - first :].copy()
@@ -78,14 +79,25 @@ class Entries:
         """Entries that are decoded at once; 1 of an array that is gone, which reading will tell."""
         if name not in self._chunks:
             try:
-                array: Any = self._root[self._path(name)]
-                self._chunks[name] = int(array.chunks[0])
+                self._chunks[name] = int(self._opened[self._path(name)].chunks[0])
             except (KeyError, OSError, ValueError):
                 return 1
         return self._chunks[name]
 
     def _path(self, name: str) -> str:
         return f"{self._order.matrix}/{name}"
+
+
+class _Opened(dict[str, Any]):
+    """Arrays of a store, each opened once: at a URL that is a request."""
+
+    def __init__(self, root: zarr.Group) -> None:
+        super().__init__()
+        self._root = root
+
+    def __missing__(self, path: str) -> Any:
+        self[path] = found = self._root[path]
+        return found
 
 
 def read_ids(root: zarr.Group, store: str, frame: str) -> pd.Index[Any]:
@@ -125,6 +137,8 @@ def check_format(root: zarr.Group, store: str) -> None:
     """Refuse what is not a store of this version or lacks one of its parts."""
     format_ = root.attrs.get("rfmdist", {})
     number = format_.get("format") if isinstance(format_, dict) else None
+    if number is None and "rfmdist" in root.attrs:
+        raise StoreError(f"{store}: was not written to its end; write it again, and allow it to be overwritten")
     if number is None:
         raise StoreError(f"{store}: not a store written by rfmdist; make one with 'rfmdist ingest'")
     if number != FORMAT:
@@ -141,10 +155,14 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _read(root: zarr.Group, store: str, path: str, part: slice, where: str = "", again: str = AGAIN) -> NDArray[Any]:
+def _read(
+    root: zarr.Group | _Opened, store: str, path: str, part: slice, where: str = "", again: str = AGAIN
+) -> NDArray[Any]:
     try:
         array: Any = root[path]
         return np.asarray(array[part]) if array.dtype.kind in "iufb" else array[part]
+    except UnreachableError:  # says so itself
+        raise
     except (KeyError, FileNotFoundError):
         raise StoreError(f"{store}: {path} is gone; {again}") from None
     except (OSError, ValueError, RuntimeError) as error:

@@ -6,16 +6,18 @@ import math
 import pickle
 import threading
 import uuid
+import warnings
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
-import fsspec
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
-from rfmdist.errors import StoreError, disk_error
+from rfmdist.errors import StoreError, UnreachableError, disk_error
+from rfmdist.observations.places import file_system, reaching
 
 Value = TypeVar("Value")
 PIECE = 1 << 14
@@ -36,7 +38,8 @@ class Scratch:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._system, self._path = fsspec.core.url_to_fs(folder)
+        self._system, self._path = file_system(folder)
+        self._removed = False
 
     def __reduce__(self) -> tuple[type[Scratch], tuple[str]]:
         return Scratch, (self.folder,)
@@ -53,13 +56,14 @@ class Scratch:
         local = isinstance(self._system, LocalFileSystem)  # elsewhere a file appears when it is closed
         unfinished = f"{path}.{uuid.uuid4().hex[:8]}.partial" if local else path
         try:
-            self._system.makedirs(self._path, exist_ok=True)
-            with self._system.open(unfinished, "wb") as file:
-                for buffer in buffers:
-                    view = memoryview(buffer)
-                    file.write(view.cast("B") if view.nbytes else b"")
-            if local:
-                self._system.mv(unfinished, path)
+            with nullcontext() if local else reaching(self.folder):
+                self._system.makedirs(self._path, exist_ok=True)
+                with self._system.open(unfinished, "wb") as file:
+                    for buffer in buffers:
+                        view = memoryview(buffer)
+                        file.write(view.cast("B") if view.nbytes else b"")
+                if local:
+                    self._system.mv(unfinished, path)
         except OSError as error:
             raise disk_error(error, self.folder) from None
 
@@ -81,13 +85,26 @@ class Scratch:
                         if not count:
                             raise EOFError
                         left = left[count:]
-        except (OSError, EOFError):
+        except Exception:  # each driver has its own
             raise StoreError(
                 f"{self.folder}: {name} is gone or torn; see that every worker sees this folder, and fit again"
             ) from None
 
     def remove(self, prefix: str = "") -> None:
-        """Remove the files whose names begin with ``prefix``, or the folder."""
+        """Remove the files whose names begin with ``prefix``, or the folder; later calls find nothing to do."""
+        if self._removed:
+            return
+        self._removed = not prefix
+        if isinstance(self._system, LocalFileSystem):
+            self._remove(prefix)
+            return
+        try:
+            with reaching(self.folder):
+                self._remove(prefix)
+        except UnreachableError as error:  # what was computed with it is worth more
+            warnings.warn(f"{error}; remove this folder by hand", stacklevel=2)
+
+    def _remove(self, prefix: str) -> None:
         if prefix:
             for path in self._system.glob(f"{self._path}/{prefix}*"):
                 self._system.rm(path)

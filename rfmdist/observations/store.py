@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
@@ -22,7 +21,9 @@ from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, pars
 from rfmdist.observations.by_column import MEMORY, write_by_column
 from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_scipy
 from rfmdist.observations.draws import HoldOut
+from rfmdist.observations.files import is_torn
 from rfmdist.observations.layout import BY_COLUMN, BY_ROW, DICTIONARY, SHARD, Order
+from rfmdist.observations.places import Place, UrlStore, beside, exists, place_of
 from rfmdist.observations.reading import Entries, check_format, first_line, read_floats, read_ids
 
 if TYPE_CHECKING:  # imported where they are used: together they take 90 MB and a second
@@ -57,17 +58,20 @@ class Observations:
     row_ids, column_ids : pandas.Index
         The users' own ids, by code.
     path : Path or None
-        Where the store lies; None in memory.
+        Where the store lies; None in memory and at a URL.
+    name : str
+        The path or URL, for messages.
     """
 
     def __init__(self, root: zarr.Group, held_out: HoldOut | None = None, order: Order = BY_ROW) -> None:
         self._root = root
         self._held_out = held_out
         self._order = order
+        self._split_seen = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind what a worker reads for itself, as far as it needs it; in memory nothing is read."""
-        dropped = {"indptr", "row_ids", "column_ids"} if self.path is not None else set()
+        dropped = {"indptr", "row_ids", "column_ids"} if not self.in_memory else set()
         return {name: value for name, value in self.__dict__.items() if name not in dropped}
 
     # ---- making and opening ---------------------------------------------------------------------------------
@@ -76,18 +80,26 @@ class Observations:
     def open(cls, path: str | Path) -> Self:
         """Open a store and check that it is whole, without reading its entries.
 
+        Parameters
+        ----------
+        path : str or Path
+            A path, or a URL that fsspec knows, such as ``s3://bucket/ratings.zarr``. Credentials are the driver's own
+            affair: from the environment or its configuration, here and on every worker.
+
         Raises
         ------
         StoreError
-            If there is no store, or it is of another version, torn or damaged.
+            If there is no store, or it is of another version, torn or damaged, or cannot be reached.
         """
-        path = Path(path)
-        if not path.exists():
-            raise StoreError(f"{path}: no such store; make one with 'rfmdist ingest'")
+        place = place_of(path)
+        if not exists(place):
+            raise StoreError(f"{place}: no such store; make one with 'rfmdist ingest'")
         try:
-            root = zarr.open_group(path.absolute(), mode="r+")
+            root = zarr.open_group(place.absolute() if isinstance(place, Path) else UrlStore(place), mode="r+")
+        except StoreError:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path}: not a Zarr store of observations ({first_line(error)})") from None
+            raise StoreError(f"{place}: not a Zarr store of observations ({first_line(error)})") from None
         found = cls(root)
         found._check()
         return found
@@ -109,7 +121,7 @@ class Observations:
         matrix : scipy sparse matrix or array of shape (m, n)
             float32 stays float32, other real numbers become float64.
         path : str or Path, optional
-            Where to write the store; in memory when left out.
+            Where to write the store, a path or a URL; in memory when left out.
         row_ids, column_ids : array_like of int or str, optional
             Ids by code; 0, 1, ... when left out.
         overwrite : bool, default False
@@ -219,15 +231,18 @@ class Observations:
     def path(self) -> Path | None:
         return Path(self._root.store.root) if isinstance(self._root.store, LocalStore) else None
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the store is but memory of this process."""
+        return self._place is None
+
     def scratch_folder(self) -> str | None:
         """Return a new name for a folder beside the store, which all see who see the store; None in memory."""
-        path = self.path
-        return None if path is None else str(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.scratch"))
+        return None if self._place is None else str(beside(self._place, "scratch"))
 
     @property
     def name(self) -> str:
-        """The path, for messages."""
-        return str(self.path or "observations in memory")
+        return str(self._place or "observations in memory")
 
     @cached_property
     def indptr(self) -> NDArray[np.int64]:
@@ -244,8 +259,17 @@ class Observations:
 
     @property
     def has_split(self) -> bool:
-        """Whether a split is stored."""
-        return "split" in self._matrix
+        """Whether a split is stored.
+
+        Raises
+        ------
+        StoreError
+            If another was to take its place, at a URL, and neither is there.
+        """
+        matrix = self._matrix
+        if is_torn(matrix, "split"):
+            raise StoreError(f"{self.name}: its split was not written to its end; split it again")
+        return "split" in matrix
 
     @property
     def offsets(self) -> Offsets | None:
@@ -537,8 +561,17 @@ class Observations:
         return holder
 
     @property
+    def _place(self) -> Place | None:
+        """Where the store lies; None in memory."""
+        store = self._root.store
+        return store.url if isinstance(store, UrlStore) else self.path
+
+    @property
     def _matrix(self) -> zarr.Group:
-        matrix = self._root[self._order.matrix]
+        try:
+            matrix = self._root[self._order.matrix]
+        except KeyError:
+            raise StoreError(f"{self.name}: is gone, or not every worker sees it; put it where all do") from None
         assert isinstance(matrix, zarr.Group)
         return matrix
 
@@ -552,7 +585,8 @@ class Observations:
         return Entries(self._root, self.name, self._order)
 
     def _stored_roles(self, low: int, high: int) -> NDArray[np.uint8]:
-        return self.entries("split", low, high) if self.has_split else np.zeros(high - low, np.uint8)
+        self._split_seen = self._split_seen or self.has_split  # asked for until it is there: at a URL that is a request
+        return self.entries("split", low, high) if self._split_seen else np.zeros(high - low, np.uint8)
 
     def _copy(self) -> Self:
         """What the column-ordered copy holds, whether or not there is one."""
@@ -572,7 +606,8 @@ class Observations:
         order, indptr = self._order, self._array("indptr")
         ids = tuple(int(arrays[f"{frame}/_index"].shape[0]) for frame in (order.rows, order.columns))
         fits = ids == self.shape and indptr.shape[0] == self.shape[0] + 1
-        fits &= all(self._array(part).shape[0] == self.nnz for part in ("indices", "split")[: 1 + self.has_split])
+        parts = [part for part in ("indices", "split") if part in self._matrix]
+        fits &= all(self._array(part).shape[0] == self.nnz for part in parts)
         return fits and self.indptr[0] == 0 and self.indptr[-1] == self.nnz and bool((np.diff(self.indptr) >= 0).all())
 
     def _check(self) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -14,9 +14,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore, MemoryStore
 
-from rfmdist.errors import InputError, StoreError, disk_error
+from rfmdist.errors import InputError, StoreError, UnreachableError, disk_error
 from rfmdist.machine import hand_back_memory
-from rfmdist.observations.files import check_destination, replace_folder, settle_writes
+from rfmdist.observations.files import check_destination, replace_folder, replace_store, settle_writes
 from rfmdist.observations.layout import (
     FILL,
     FORMAT,
@@ -27,6 +27,7 @@ from rfmdist.observations.layout import (
     write_array,
     write_ids,
 )
+from rfmdist.observations.places import Place, UrlStore, beside, exists, place_of, remove_at
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,10 +47,13 @@ class StoreWriter:
     Use as a context manager and call `finish` inside; leaving without it, or by an error, removes what was
     written. Holds one shard of entries and one count a row in memory.
 
+    At a URL, where nothing can be renamed, a new store is written in its place and marked as whole last. One that
+    replaces another is written beside it, then copied by the server.
+
     Parameters
     ----------
     path : str or Path or None
-        Where the store will be, through links; None keeps it in memory.
+        Where the store will be, through links, or a URL; None keeps it in memory.
     shape : tuple of int
         Rows and columns.
     dtype : dtype
@@ -64,7 +68,8 @@ class StoreWriter:
     """
 
     def __init__(self, path: str | Path | None, shape: tuple[int, int], dtype: Any, *, overwrite: bool = False) -> None:
-        self.path = None if path is None else Path(path).resolve()
+        place = None if path is None else place_of(path)
+        self.path: Place | None = place.resolve() if isinstance(place, Path) else place
         check_destination(self.path, overwrite=overwrite)
         self._shape = shape
         self._dtype = np.dtype(dtype)
@@ -75,16 +80,16 @@ class StoreWriter:
         self._held = self._written = 0
         self._last = (-1, -1)
         self._root: zarr.Group | None = None
-        self.temporary: Path | None = None
+        self.temporary: Place | None = None
         if self.path is not None:
-            self.temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.partial")
+            new = isinstance(self.path, str) and not exists(self.path)
+            self.temporary = self.path if new else beside(self.path, "partial")
 
     def __enter__(self) -> Self:
         try:
-            if self.temporary is not None:
+            if isinstance(self.temporary, Path):
                 self.temporary.parent.mkdir(parents=True, exist_ok=True)
-            store = MemoryStore() if self.temporary is None else LocalStore(self.temporary)
-            self._root = create_root(store, self._shape)
+            self._root = create_root(_opened(self.temporary), self._shape)
             matrix: Any = self._root["X"]
             self._arrays = {
                 "data": create_array(matrix, "data", SHARD, self._dtype, FILL["data"]),
@@ -155,13 +160,18 @@ class StoreWriter:
         write_array(create_array(matrix, "indptr", len(indptr), indptr.dtype, FILL["indptr"]), indptr)
         write_ids(root, "obs", row_ids)
         write_ids(root, "var", column_ids)
-        root.attrs["rfmdist"] = {"format": FORMAT}
         if add is not None:
             add(root)
+        root.attrs["rfmdist"] = {"format": FORMAT}  # last: it marks the store as whole
         if self.path is None or self.temporary is None:
             return root
-        replace_folder(self.temporary, self.path)
-        return zarr.open_group(self.path, mode="r+")
+        if isinstance(self.temporary, Path) and isinstance(self.path, Path):
+            replace_folder(self.temporary, self.path)
+        else:
+            whole, self.temporary = str(self.temporary), None  # from here on it may be all there is
+            if whole != self.path:
+                replace_store(whole, str(self.path))
+        return zarr.open_group(_opened(self.path), mode="r+")
 
     def _check(self, rows: NDArray[np.integer], columns: NDArray[np.integer], values: NDArray[np.floating]) -> None:
         for what, codes, size in (("row", rows, self._shape[0]), ("column", columns, self._shape[1])):
@@ -204,6 +214,16 @@ class StoreWriter:
             self._arrays[name] = create_array(matrix, name, self._held, old.dtype, FILL[name])
 
     def _remove(self) -> None:
-        if self.temporary is not None and self.temporary.exists():
+        if isinstance(self.temporary, str):
+            settle_writes()
+            with suppress(UnreachableError):  # what failed first is told; the rest is marked as unfinished
+                remove_at(self.temporary)
+        elif self.temporary is not None and self.temporary.exists():
             settle_writes()
             shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+def _opened(place: Place | None) -> MemoryStore | LocalStore | UrlStore:
+    if place is None:
+        return MemoryStore()
+    return LocalStore(place) if isinstance(place, Path) else UrlStore(place)
