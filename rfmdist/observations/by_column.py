@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore
 
 from rfmdist.machine import hand_back_memory
 from rfmdist.observations.ahead import ahead
-from rfmdist.observations.files import in_place
+from rfmdist.observations.files import in_place, spill_folder
 from rfmdist.observations.layout import FILL, SHARD, create_array, index_dtype, matrix_attributes
 from rfmdist.observations.spill import Parts, Spill
 
@@ -79,7 +78,7 @@ def _step(source: Observations, dtypes: dict[str, np.dtype[Any]], memory: int) -
     """Entries of a stretch: whole shards, or all entries where they fit or are in memory anyway."""
     itemsize = sum(dtype.itemsize for dtype in dtypes.values())
     fit = memory // HELD_SHARE // itemsize
-    whole = source.path is None or source.nnz <= fit
+    whole = source.in_memory or source.nnz <= fit
     return max(1, source.nnz) if whole else max(1, fit // SHARD) * SHARD
 
 
@@ -101,8 +100,7 @@ def _ordered(copy: _Copy, group: zarr.Group) -> Iterator[tuple[int, Parts]]:
         for low, high in stretches:
             yield low, _filled(copy.empty(low, high), _placed(copy))
         return
-    assert isinstance(group.store, LocalStore)
-    with Spill(group.store.root / group.path / "spill", len(stretches)) as spill:
+    with Spill(spill_folder(group), len(stretches)) as spill:
         for places, parts in _placed(copy):
             spill.deal(places, parts, copy.step)
 
