@@ -178,7 +178,7 @@ def main() -> None:
     points = json.loads(options.points.read_text())
     rates = Rates.of(points)
     print(
-        f"a worker: {rates.columns / 1e9:.1f} GF/s (columns), {rates.both / 1e9:.1f} GF/s (both sides), reads an entry in"
+        f"a worker: {rates.columns / 1e9:.1f} GF/s (columns), {rates.both / 1e9:.1f} GF/s (both sides), reads one in"
         f" {rates.entry * 1e9:.0f} ns"
     )
     for case, seconds in measured(points):
