@@ -70,7 +70,7 @@ def three(tmp_path: Path) -> Iterator[Hosts]:
         yield made
 
 
-@pytest.mark.parametrize("fault", ["none", "a host is cut off"])
+@pytest.mark.parametrize("fault", ["none", pytest.param("a host is cut off", marks=pytest.mark.slow)])
 def test_three_hosts_give_the_bits_of_one_process(three: Hosts, store: Path, tmp_path: Path, fault: str) -> None:
     """Command line and scheduler on one host, a worker on each of two others; one that falls silent costs seconds."""
     before, log = three.bytes_sent(), tmp_path / "fit.log"
