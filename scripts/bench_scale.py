@@ -158,7 +158,8 @@ def main() -> None:
         observations = rfmdist.Observations.open(store)
         (m, n), cores = observations.shape, os.cpu_count()
         print(f"{m:,} x {n:,}, {observations.nnz:,} entries, rank {options.rank}, {cores} cores", flush=True)
-        points: dict[str, Any] = {"rows": m, "columns": n, "entries": observations.nnz, "rank": options.rank}
+        points: dict[str, Any] = {"rows": m, "columns": n, "entries": observations.nnz}
+        points |= {"rank": options.rank, "cores": cores}
         if options.only != "workers":
             points |= stream(store, options)
         if options.only != "stream":

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from rfmdist.engine.plan import groups_for
+from rfmdist.engine.plan import ENTRIES_PER_FEATURE, FACTORED_ENTRIES, group_number
 from rfmdist.engine.run import FAN
 
 NODE_CORES, NODE_DISK, WORKER_BYTES = 16, 2e9, 4e9
@@ -87,7 +87,7 @@ class Case:
         e, m, n, r, w = self.entries, self.rows, self.columns, self.rank, self.workers
         nodes, both = -(-w // NODE_CORES), self.sides == "both"
         orders = 2 if both else 1
-        groups = groups_for(int(e), int(n), self.sides)
+        groups = group_number(int(e), FACTORED_ENTRIES if both else max(FACTORED_ENTRIES, int(ENTRIES_PER_FEATURE * n)))
         uneven = -(-groups // w) * w / groups
         work = flops(e, m, n, r, self.sides) / (rates.both if both else rates.columns) / w * uneven
         right, left = n * r * ITEM, m * r * ITEM
