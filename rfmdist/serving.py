@@ -215,7 +215,7 @@ def _solved(of: Completion, rows: Codes, threads: Threads) -> tuple[RowBlock, Ro
     asked = np.zeros(stop - start, np.bool_)
     asked[rows - start] = True
     seen = of.observations.row_block(start, stop)
-    block = of.targets.standardize(seen.of(of.observations.roles(seen), of.targets.fitted))
+    block = of.targets.standardize(seen, of.observations.roles(seen))
     if not asked.all():
         block = block.where(np.repeat(asked, np.diff(block.indptr)))
     return seen, block, of.features.solve(block, of.step, threads)

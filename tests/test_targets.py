@@ -50,7 +50,7 @@ def test_fitted_entries_are_standardised(targets: Targets, fitted: frozenset[Rol
     block = targets.observations.row_block(10, 50, fitted)
     left = block.values - targets.offsets.at(block.rows, block.indices)
     assert scored is None
-    assert same(found, block.with_values((left / targets.unit).astype(dtype)))
+    assert same(found, replace(block, values=(left / targets.unit).astype(dtype)))
     assert found.values.dtype == dtype
 
 

@@ -36,6 +36,13 @@ def parse_roles(roles: str | Role | Iterable[str | Role]) -> frozenset[Role]:
         ) from None
 
 
+def role_table(wanted: Iterable[Role]) -> NDArray[np.bool_]:
+    """Tell of each role, by its number, whether it is wanted."""
+    table = np.zeros(len(Role), np.bool_)
+    table[list(wanted)] = True
+    return table
+
+
 def parse_dtype(dtype: Any) -> np.dtype[Any]:
     """Turn a name or type into float32 or float64; others are refused."""
     try:
@@ -79,10 +86,6 @@ class RowBlock:
         """Bytes of the arrays."""
         return self.indptr.nbytes + self.indices.nbytes + self.values.nbytes
 
-    def with_values(self, values: NDArray[np.floating]) -> RowBlock:
-        """Return the same entries with other values."""
-        return RowBlock(self.start, self.stop, self.indptr, self.indices, values)
-
     def pieces(self, entries: int) -> list[tuple[int, int]]:
         """Cut the rows, counted from the block's start, into pieces of about ``entries`` entries."""
         last = self.stop - self.start
@@ -106,8 +109,7 @@ class RowBlock:
         """Return the block with the entries whose role, given in ``roles``, is wanted."""
         from rfmdist.observations import loops  # numba, which ingestion can do without
 
-        table = np.zeros(len(Role), np.bool_)
-        table[list(wanted)] = True
+        table = role_table(wanted)
         found = loops.count(roles, table)
         if found == len(roles):
             return self

@@ -266,25 +266,33 @@ def standardize(
     indptr: Array,
     indices: Array,
     values: Array,
+    roles: Array,
+    wanted: Array,
     base: Array,
     columns: Array,
     row_scales: Array,
     column_scales: Array,
     unit: float,
-    out: Array,
+    *out: Array,
 ) -> None:
-    """Write (value - (column's offset + row's ``base``)) / scale / unit of each entry, computed in float64, to ``out``.
+    """Do as `select`, with (value - (column's offset + row's ``base``)) / scale / unit, in float64, for the values.
 
     ``base`` (rows,) is the mean plus the rows' offsets. ``columns``, ``row_scales`` and ``column_scales`` are empty
     where there are none: offsets are then 0 and scales 1.
     """
+    pointers, kept, standardized = out
+    end = 0
+    pointers[0] = 0
     for i in range(len(indptr) - 1):
         mean = base[i]
         for e in range(indptr[i], indptr[i + 1]):
-            offset = columns[indices[e]] + mean if len(columns) else mean
+            j = indices[e]
+            offset = columns[j] + mean if len(columns) else mean
             left = np.float64(values[e]) - offset
             if len(row_scales):
                 left /= row_scales[i]
             elif len(column_scales):
-                left /= column_scales[indices[e]]
-            out[e] = left / unit
+                left /= column_scales[j]
+            kept[end], standardized[end] = j, left / unit
+            end += wanted[roles[e]]
+        pointers[i + 1] = end

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rfmdist.observations import loops
 from rfmdist.observations.ahead import Ahead
-from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
+from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock, role_table
 from rfmdist.observations.kept import KeptBlocks, Pair
 from rfmdist.observations.scales import Scales
 from rfmdist.observations.store import Observations
@@ -88,15 +88,18 @@ class Targets:
         scales = None if self.scales is None else self.scales.transposed()
         return replace(self, observations=by_column, offsets=offsets, scored=frozenset(), scales=scales)
 
-    def standardize(self, block: RowBlock) -> RowBlock:
-        """Return the block's values less offsets, divided by scale and unit, in ``dtype``."""
+    def standardize(self, block: RowBlock, roles: NDArray[np.uint8]) -> RowBlock:
+        """Return the fitted entries of a block, given the roles of all: less offsets, over scale and unit."""
         offsets, rows = self.offsets, slice(block.start, block.stop)
         base, nothing = offsets.mean + offsets.rows[rows], np.empty(0)
         scales = (nothing, nothing) if self.scales is None else self.scales.within(rows)
-        values = np.empty(len(block.values), self.dtype)
-        data = block.indptr, block.indices, block.values, base, self._columns
-        loops.standardize(*data, *scales, self.unit, values)
-        return block.with_values(values)
+        wanted = role_table(self.fitted)
+        count = loops.count(roles, wanted)
+        pointers, indices = np.empty_like(block.indptr), np.empty(count + 1, block.indices.dtype)
+        values = np.empty(count + 1, self.dtype)
+        data = block.indptr, block.indices, block.values, roles, wanted, base, self._columns, *scales, self.unit
+        loops.standardize(*data, pointers, indices, values)
+        return RowBlock(block.start, block.stop, pointers, indices[:count], values[:count])
 
     @cached_property
     def _columns(self) -> NDArray[np.float64]:
@@ -114,4 +117,4 @@ class Targets:
     def _read(self, start: int, stop: int) -> tuple[RowBlock, RowBlock | None]:
         block = self.observations.row_block(start, stop)
         roles = self.observations.roles(block)
-        return self.standardize(block.of(roles, self.fitted)), block.of(roles, self.scored) if self.scored else None
+        return self.standardize(block, roles), block.of(roles, self.scored) if self.scored else None
