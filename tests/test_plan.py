@@ -21,7 +21,16 @@ from hypothesis import strategies as st
 
 from rfmdist.engine import plan as planning
 from rfmdist.engine.memory import Sizes, fit_memory, worker_memory
-from rfmdist.engine.plan import GROUPS, Machine, equal_groups, make_plan, plan_dense, plan_factored
+from rfmdist.engine.plan import (
+    GROUPS,
+    MOST_GROUPS,
+    Machine,
+    equal_groups,
+    make_plan,
+    most_groups,
+    plan_dense,
+    plan_factored,
+)
 from rfmdist.errors import InputError
 from rfmdist.machine import parse_size
 from rfmdist.observations.split import split
@@ -45,6 +54,16 @@ def test_groups_cover_the_rows_once(counts: list[int], n: int) -> None:
         assert [i for start, stop in groups for i in range(start, stop)] == list(range(len(counts)))
         assert all(start < stop for start, stop in groups)
         assert len(groups) <= GROUPS
+
+
+def test_groups_grow_with_the_entries() -> None:
+    """64 up to tens of millions of entries, hundreds at 1e9, and eight to each of a thousand workers at 1e12."""
+    assert [most_groups(nnz) for nnz in (0, 10**6, 1 << 25, 1 << 29)] == [GROUPS, GROUPS, GROUPS, 4 * GROUPS]
+    assert GROUPS < most_groups(10**9) < most_groups(10**10) < most_groups(10**12) == MOST_GROUPS
+    counts = [1 << 20] * 2000  # two thousand million entries, of which only the counts are looked at
+    assert len(equal_groups(counted(counts, 10**6))) == most_groups(2000 << 20)
+    assert len(plan_factored(counted(counts, 10**6), "float32", "both").groups) == most_groups(2000 << 20)
+    assert len(plan_factored(counted(counts, 10**6), "float32", "columns").groups) <= (2000 << 20) // (20 * 10**6) + 1
 
 
 def test_groups_are_of_about_equal_cost() -> None:

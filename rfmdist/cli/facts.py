@@ -69,6 +69,7 @@ def plan_facts(plan: Plan, speed: Speed) -> dict[str, Any]:
         "most_rank": plan.most_rank,
         "why": plan.why,
         "groups": len(plan.groups),
+        "group_entries": plan.group_entries,
         "block_rows": plan.sizes.block_rows,
         "block_entries": plan.sizes.block_entries,
         "flops": plan.flops,

@@ -33,8 +33,11 @@ GROUP_FLOPS = 1e9
 """Least work of a group, about 20 ms of a core: below it a task's own cost shows."""
 GROUP_FLOPS_PER_FEATURE = 2400.0
 """Work of a group for each of the n² numbers of its partial: summing it then costs under a tenth of the work."""
-GROUPS, SMALL, SMALL_GROUPS = 64, 2048, 4
-"""At most 64 groups; at least 4 where n ≤ 2048, since partials of up to 32 MB cost little to add."""
+GROUPS, MANY_ENTRIES, MOST_GROUPS = 64, 1 << 25, 1 << 13
+"""At most 64 groups up to so many entries, then as the root of their number: eight to each of 1024 workers at 1e12, and
+rounds of tasks that stay long beside what a task costs."""
+SMALL, SMALL_GROUPS = 2048, 4
+"""At least 4 groups where n ≤ 2048, since partials of up to 32 MB cost little to add."""
 GROUP_ENTRIES = 1 << 18
 """Entries of a group of a pass that only scores."""
 SCATTER_FLOPS = 50.0
@@ -197,6 +200,11 @@ class Plan:
         return client_memory(self.sizes, self.machine.base).total if self.machine.workers else 0
 
     @property
+    def group_entries(self) -> int:
+        """Entries of a group, about."""
+        return -(-self.sizes.entries // max(len(self.groups), 1))
+
+    @property
     def read_bytes(self) -> int:
         """Stored bytes that an iteration reads, once blocks are kept: of both orders where sides take turns."""
         orders = [(self.sizes.kept_rows, kept_need(self.sizes)[0])]
@@ -228,7 +236,8 @@ class Plan:
         moved = f", moves at most {_megabytes(self.moved_bytes)}" if self.machine.workers else ""
         time = "" if speed is None else f", takes about {self.seconds(*speed):.2g} s"
         return (
-            f"{self.features}, sides {self.sides}{rank}{most}, {len(self.groups)} groups; {held}; an iteration reads"
+            f"{self.features}, sides {self.sides}{rank}{most}, {len(self.groups)} groups of {self.group_entries:.2g}"
+            f" entries, blocks of {self.sizes.block_entries:.2g}; {held}; an iteration reads"
             f" {_megabytes(self.read_bytes)}{moved}, {self.flops:.2g} flops{time}"
         )
 
@@ -318,7 +327,7 @@ def plan_factored(
     most = min(most if rank == "auto" else rank, n)
     r = min(RANK, most) if rank == "auto" else most
     entries = FACTORED_ENTRIES if sides == "both" else max(FACTORED_ENTRIES, ENTRIES_PER_FEATURE * n)
-    number = min(GROUPS, 1 + nnz // entries)
+    number = group_number(nnz, entries)
     half = 2.0 * nnz * r**2 + float(min(m, nnz)) * r**3 / 3
     flops = half + 4.0 * nnz * r if sides == "columns" else 2 * half
     crossing = sides == "both"
@@ -369,7 +378,7 @@ def plan_dense(
     by_row = product if form == "product" else gram
     flops = float(by_row.sum()) + (0 if form == "product" else 3 * float(n) ** 3)
     wanted = int(by_row.sum() // max(GROUP_FLOPS, GROUP_FLOPS_PER_FEATURE * n**2))
-    number = min(max(wanted, SMALL_GROUPS if n <= SMALL else 1), GROUPS, max(m, 1))
+    number = min(max(wanted, SMALL_GROUPS if n <= SMALL else 1), most_groups(observations.nnz), max(m, 1))
     slab_rows = int(max(SLAB_ROWS, SLAB_BYTES // (itemsize * max(n, 1))))
     groups = _cut(by_row, number)
     highest = max((stop - start for start, stop in groups), default=1)
@@ -515,8 +524,17 @@ def _megabytes(size: int) -> str:
 
 def equal_groups(observations: Observations, entries: int = GROUP_ENTRIES) -> tuple[tuple[int, int], ...]:
     """Cut rows into groups of about equal numbers of entries, for passes that only read and solve."""
-    number = min(GROUPS, 1 + observations.nnz // entries)
-    return _cut(np.diff(observations.indptr) + 1.0, number)
+    return _cut(np.diff(observations.indptr) + 1.0, group_number(observations.nnz, entries))
+
+
+def group_number(nnz: int, entries: int) -> int:
+    """Return into how many groups of at least so many ``entries`` all ``nnz`` are cut."""
+    return min(most_groups(nnz), 1 + nnz // entries)
+
+
+def most_groups(nnz: int) -> int:
+    """Return the most groups of ``nnz`` entries: more than workers, but no more than tasks are cheap to send."""
+    return min(MOST_GROUPS, max(GROUPS, round(GROUPS * (nnz / MANY_ENTRIES) ** 0.5)))
 
 
 def _cut(cost: np.ndarray[tuple[int], np.dtype[np.float64]], number: int) -> tuple[tuple[int, int], ...]:
