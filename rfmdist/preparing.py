@@ -148,7 +148,7 @@ class Preparation:
         targets, columns, shrinkage = self._targets(known, row_scale)
         sides = [Side(targets, self.run.publish(targets), self.plan.groups)]
         if self.plan.sides == "both":
-            across = targets.transposed()
+            across = targets.transposed(self.plan.copy_bytes)
             sides.append(Side(across, self.run.publish(across), equal_groups(across.observations, FACTORED_ENTRIES)))
         return Start(sides, columns, shrinkage, known, self.plan)
 

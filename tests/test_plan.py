@@ -42,7 +42,7 @@ from rfmdist.observations.store import Observations
 def counted(counts: list[int], n: int) -> Any:
     """Give what a plan looks at: a shape and row counts."""
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    kind = {"dtype": np.dtype(np.float32), "stored_bytes": 5 * int(indptr[-1])}
+    kind = {"dtype": np.dtype(np.float32), "stored_bytes": 5 * int(indptr[-1]), "has_copy": False, "path": None}
     return SimpleNamespace(shape=(len(counts), n), indptr=indptr, nnz=int(indptr[-1]), **kind)
 
 

@@ -11,24 +11,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rfmdist.machine import OWN_PAGES
+from rfmdist.observations.by_column import MEMORY as COPY_BYTES
+from rfmdist.observations.by_column import stretch
+from rfmdist.observations.kept import HELD_BYTES, PASS_ENTRIES
+from rfmdist.observations.layout import CHUNK, SHARD
 
 FRESH, FRESH_WORKER = 195_000_000, 200_000_000
 """Bytes of a process that has loaded Python, the libraries and the kernels; of a Dask worker beside them. Measured."""
 LOADED_LATER = 12_000_000
 """Bytes of what is first used once a fit runs: threads' stacks, codecs, the rest of the kernels. Measured."""
-BLOCKS_AHEAD = 1
-"""Blocks that are read, decoded and standardised at once: the one that is worked on, and those read ahead."""
-ENTRY_TEMPORARIES = 42
-"""Bytes an entry of a block being read takes beside its stored form: positions, offsets, places. Measured."""
-CHUNKS_READ = 16_000_000
-"""Bytes of chunks that are decoded at once, and of their compressed form."""
-START_ENTRY, START_BYTES = 52, 512_000_000
-"""Bytes an entry that the passes before the first iteration hold, and at most in all."""
-COPY_ENTRY, COPY_BYTES = 26, 512_000_000
-"""The same of the making of the column-ordered copy: a buffer, a shard being written, a piece being turned."""
-SHARD, SAVE_ENTRY, LAST_ENTRY = 1 << 22, 24, 26
-"""Entries of a shard; bytes of each entry that a saving holds while shards are written, and with the last one."""
+BLOCKS_HELD = 2
+"""Blocks of one group that are alive at once: one is worked on while the next is read."""
+DECODED = 2.5
+"""Times the bytes of one array of a block, in whole chunks, that reading it takes: as decoded and as compressed."""
+START_ENTRY = 12
+"""Bytes an entry of a block of the passes before the first iteration, beside what two blocks take. Measured."""
+PLACED_ENTRY, WRITTEN_ENTRY = 40, 11
+"""Making the column-ordered copy: bytes an entry that is dealt takes beside what was read, and one of a shard that is
+written beside the shard. Measured."""
+SPLIT_ENTRY = 13
+"""Bytes an entry of a shard of roles that is written. Measured."""
 IDS_LIBRARY = 67_000_000
 """Bytes of what reads ids, which is loaded when a completion is saved, unless it was before. Measured."""
 FEATURES_CHUNK = 16_000_000
@@ -69,8 +71,16 @@ class Sizes:
         α.
     longest, block_entries, block_rows : int
         Entries of the longest row; entries and rows of the largest block.
-    groups : int
-        Sums that are held at once (see `sums_held`).
+    pass_entries : int
+        Entries of the largest block that is only gone through.
+    sums, pass_sums : int
+        Sums that are held at once (see `sums_held`): of an iteration, and of a pass before.
+    group_rows : int
+        Rows of the tallest group.
+    copy_bytes : int
+        What making the column-ordered copy may take; 0 where it is made already.
+    stripe : int or None
+        Rows of the left factor that memory holds at once; None where it holds all.
     threads : int
         Of this process.
     drawn : bool
@@ -99,7 +109,12 @@ class Sizes:
     longest: int = 0
     block_entries: int = 1 << 20
     block_rows: int = 1 << 12
+    pass_entries: int = PASS_ENTRIES
     sums: int = 1
+    pass_sums: int = 1
+    group_rows: int = 1 << 17
+    copy_bytes: int = COPY_BYTES
+    stripe: int | None = None
     threads: int = 1
     drawn: bool = False
     kept_rows: int = 0
@@ -152,34 +167,61 @@ def _moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
 
 
 def _tables(sizes: Sizes) -> Parts:
-    """One number or a few for each row and column, from the start to the end."""
+    """A few numbers for each row and column, from the start to the end, and the chunks that reading ended within."""
     m, n = sizes.rows, sizes.columns
-    pointers = 8 * (m + 1) + (8 * (n + 1) if sizes.sides == "both" else 0)
-    offsets = 8 * (m + 2 * n)
+    both = 2 if sizes.sides == "both" else 1
+    pointers = 8 * (m + 1) + (8 * (n + 1) if both > 1 else 0)
+    # Offsets, what they leave and its counts; of the overview two slots of numbers, of columns of sums too.
+    known = (8 + 8 + 8 + 2 * 4) * m + (8 + 8 + 16 + 2 * 16) * n
     scales = 8 * m if sizes.scaled else 0
     margins = 8 * (m + n) + 4 * (m * sizes.side[0] + n * sizes.side[1]) if sizes.margins else 0
-    return {"pointers": pointers, "offsets": offsets + scales, "counts and side columns": margins}
+    return {
+        "pointers": pointers,
+        "offsets and counts": known + scales,
+        "side columns": margins,
+        "chunks held": both * (5 + sizes.stored) * min(sizes.entries, CHUNK),
+    }
 
 
 def starting(sizes: Sizes) -> Parts:
-    """The passes for offsets, scales, range and counts; temporaries a row."""
-    temporaries = 16 * sizes.rows + (8 * (sizes.side[0] + 2) * sizes.rows if sizes.margins else 0)
-    return {"passes of the start": min(START_ENTRY * min(sizes.entries, 1 << 20), START_BYTES) + temporaries}
+    """The passes for offsets, scales, range and counts: blocks, or all entries where they are few, and sums."""
+    entries = min(sizes.pass_entries, sizes.entries)
+    kept = sizes.entries * (4 + sizes.stored)
+    held = kept + 16 * sizes.rows if kept <= HELD_BYTES else 0
+    blocks = entries * (2 * BLOCKS_HELD * (4 + sizes.stored) + BLOCKS_HELD + START_ENTRY)
+    sums = 2 * 16 * sizes.columns * sizes.pass_sums
+    temporaries = 8 * sizes.rows + (8 * (sizes.side[0] + 2) * sizes.rows if sizes.margins else 0)
+    return {"passes of the start": held + blocks + temporaries, "sums of the start": sums}
 
 
 def copying(sizes: Sizes) -> Parts:
-    """The making of the column-ordered copy."""
-    return {"copy by column": min(COPY_ENTRY * sizes.entries, COPY_BYTES) + 16 * sizes.columns}
+    """The making of the column-ordered copy: entries are dealt to stretches, which are then written one by one."""
+    if not sizes.copy_bytes:
+        return {}
+    entry, shard = 5 + sizes.stored, min(sizes.entries, SHARD)
+    step, whole = stretch(sizes.entries, entry, sizes.copy_bytes)
+    dealing = min(sizes.entries, 1 << 20) * (BLOCKS_HELD * (entry + 4) + PLACED_ENTRY)
+    writing = shard * WRITTEN_ENTRY
+    held = entry * (sizes.entries if whole else 2 * step)
+    most = max(held + dealing, held + writing) if whole else max(dealing, held + writing)
+    return {"copy by column": most + 16 * sizes.columns}
+
+
+def copy_room(sizes: Sizes, allowed: int, base: int = FRESH) -> int:
+    """Return what making the copy may take, of so many bytes that are allowed: what nothing else then takes."""
+    room = allowed - base - LOADED_LATER - sum(_tables(sizes).values()) - 16 * sizes.columns
+    return min(COPY_BYTES, max(room, 1))
 
 
 def saving(sizes: Sizes) -> Parts:
-    """The writing of the completion: its entries by shards, or then the last of them beside the ids and counts."""
+    """The writing of the completion: its entries by shards, or then the last of them, or roles, beside the ids."""
     ours = {"features": features_bytes(sizes), "row counts": 8 * sizes.rows}
-    entry = sizes.stored - 4
-    shards = {"shards": min(sizes.entries, SHARD + sizes.block_entries) * (SAVE_ENTRY + 4 * entry)}
+    shard, entry = min(sizes.entries, SHARD), 4 + sizes.stored
+    ours |= {"shard": shard * entry, "blocks in flight": _read_bytes(sizes)}
+    shards = {"shards being written": int(shard * WRITTEN_ENTRY * entry / 8)}
     ids = (TEXT_ID if sizes.text else NUMBER_ID) * max(sizes.rows, sizes.columns) + 16 * sizes.rows
     last = {
-        "last shard": sizes.entries % SHARD * (LAST_ENTRY + 4 * entry),
+        "roles being written": shard * SPLIT_ENTRY,
         "ids and row counts": ids + (0 if sizes.ids_read else IDS_LIBRARY),
         "features being written": min(FEATURES_CHUNK, features_bytes(sizes)),
     }
@@ -209,10 +251,17 @@ def _read_again(sizes: Sizes) -> bool:
 
 
 def block_bytes(sizes: Sizes) -> int:
-    """Blocks being read, and what the solve of one takes."""
+    """Blocks as they are read and as they are fitted, and what the solve of one takes."""
     entries = min(sizes.block_entries, sizes.entries)
-    one = entries * (4 + sizes.stored + ENTRY_TEMPORARIES + (30 if sizes.drawn else 0)) + min(CHUNKS_READ, 8 * entries)
-    return BLOCKS_AHEAD * one + entries * sizes.itemsize
+    made = entries * (1 + 4 + sizes.itemsize + (8 if sizes.drawn else 0))
+    return BLOCKS_HELD * made + _read_bytes(sizes) + entries * sizes.itemsize
+
+
+def _read_bytes(sizes: Sizes) -> int:
+    """Blocks as they lie in the store, and what decoding one of them takes."""
+    entries = min(sizes.block_entries, sizes.entries)
+    decoded = DECODED * max(4, sizes.stored) * min(entries + CHUNK, sizes.entries)
+    return int(BLOCKS_HELD * entries * (4 + sizes.stored) + decoded)
 
 
 def features_bytes(sizes: Sizes) -> int:
@@ -258,15 +307,10 @@ def _pieces(sizes: Sizes) -> int:
 
 
 def _joined(sizes: Sizes) -> Parts:
-    """The update of what crosses: all pieces, and the factor that they are joined to.
-
-    A piece goes once it is joined, but the C library keeps those that have no pages of their own.
-    """
-    factor = sizes.rows * (sizes.rank + sizes.side[0]) * sizes.itemsize
-    high = min(sizes.block_rows, max(1, sizes.block_entries * sizes.rows // max(sizes.entries, 1)))
-    piece = high * (sizes.rank + sizes.side[1]) * sizes.itemsize
-    more = factor if sizes.power > 0.5 and not sizes.indicators else 0
-    return {"solved rows": _pieces(sizes), "next factor": (piece if piece >= OWN_PAGES else factor) + more}
+    """The update of what crosses: it is turned in its place, but with additions, whose widths may change."""
+    factor = sizes.rows * (sizes.rank + sizes.side[0]) * sizes.itemsize if any(sizes.side) else 0
+    companion = sizes.rows * sizes.rank * sizes.itemsize if sizes.indicators else 0
+    return {"solved rows": _pieces(sizes), "next factor": factor + companion}
 
 
 def _dense_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:

@@ -18,6 +18,7 @@ from rfmdist.engine.memory import (
     Memory,
     Sizes,
     client_memory,
+    copy_room,
     fit_memory,
     kept_need,
     worker_memory,
@@ -27,6 +28,9 @@ from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
 from rfmdist.machine import cores
 from rfmdist.observations.blocks import RowBlock
+from rfmdist.observations.by_column import MEMORY
+from rfmdist.observations.kept import PASS_ENTRIES, PASS_ROWS
+from rfmdist.observations.passes import groups_of
 from rfmdist.observations.store import BLOCK_ENTRIES, BLOCK_ROWS, Observations
 
 GROUP_FLOPS = 1e9
@@ -193,6 +197,11 @@ class Plan:
     def peak_bytes(self) -> int:
         """Most resident memory of the process that fits, or of a worker of a cluster."""
         return self.memory.total
+
+    @property
+    def copy_bytes(self) -> int:
+        """Bytes that making the column-ordered copy may take, if it is not there."""
+        return copy_room(self.sizes, self.machine.allowed, self.machine.base)
 
     @property
     def client_bytes(self) -> int:
@@ -431,7 +440,9 @@ def _sizes(
     if sides == "both":  # how long columns are is not known yet
         across = SKEW * BLOCK_ROWS * observations.nnz // max(n, 1)
         block = max(block, min(observations.nnz, BLOCK_ENTRIES, across))
-    return Sizes(
+    tall = min(PASS_ROWS, max(m, 1))
+    passed = min(int((indptr[tall:] - indptr[:-tall]).max(initial=0)), PASS_ENTRIES)
+    sizes = Sizes(
         m,
         n,
         observations.nnz,
@@ -442,11 +453,18 @@ def _sizes(
         longest=longest,
         block_entries=max(block, longest),
         block_rows=block_rows,
+        pass_entries=max(passed, longest),
+        pass_sums=sums_held(len(groups_of(observations))),
         threads=machine.threads if machine else cores(),
         drawn=additions.drawn,
         scaled=additions.scaled,
         ids_read=additions.ids_read,
+        copy_bytes=0,
     )
+    if sides == "columns" or observations.has_copy:
+        return sizes
+    room = MEMORY if machine is None else copy_room(sizes, machine.allowed, machine.base)
+    return replace(sizes, copy_bytes=room)
 
 
 def _with_kept(plan: Plan) -> Plan:
