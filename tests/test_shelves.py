@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 from rfmdist import preparing
 from rfmdist.engine import plan as planning
 from rfmdist.engine import run as running
-from rfmdist.engine.run import InProcess
+from rfmdist.engine.plan import Plan
 from rfmdist.engine.shelf import Files, Held, Returned
 from rfmdist.errors import StoreError
 from rfmdist.features import stripes
@@ -143,29 +143,24 @@ def test_a_cluster_gives_the_same_bits(
 
 
 @pytest.mark.usefixtures("many_groups")
+@pytest.mark.parametrize("clustered", [False, True], ids=["in process", "cluster"])
 @pytest.mark.parametrize("options", [{}, {"power": 1.0}, {"offsets": None}], ids=["plain", "power 1", "no offsets"])
 def test_stripes_give_the_same_numbers(
-    options: dict[str, Any], small: Observations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], clustered: bool, small: Observations, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Columns solved with a factor of the rows of which memory holds 70 rows at a time."""
+    """Columns solved with a factor of the rows of which memory holds 70 rows at a time; no file is left."""
     settings = {**FIXED, **PLAIN, **options, "dtype": "float64"}
     expected = LinRFM(**settings).fit(small)
-    held, count = InProcess.shelf, 0
-
-    def shelf(self: InProcess, height: int, nbytes: int) -> Any:
-        nonlocal count
-        count += 1
-        if not nbytes:
-            return held(self, height, nbytes)
-        return Files(Scratch(str(tmp_path / "scratch")), f"rows-{count}", stripe=70)
-
-    monkeypatch.setattr(InProcess, "shelf", shelf)
+    monkeypatch.setattr(Plan, "stripe", 70)
     monkeypatch.setattr(stripes, "BATCH_BYTES", 7 * 7 * 8 * 20)
-    found = LinRFM(**settings).fit(small)
+    found = LinRFM(**settings).fit(small, client=client if clustered else None)
     ours, theirs = found.completion_.features.factor, expected.completion_.features.factor
     assert np.allclose(ours, theirs, rtol=0, atol=1e-12 * np.abs(theirs).max())
+    assert not np.array_equal(ours, theirs)  # the sums were made in stripes indeed
     assert np.isclose(found.completion_.features.floor, expected.completion_.features.floor, rtol=1e-9)
     assert np.isclose(found.history_[-1].validation_rmse, expected.history_[-1].validation_rmse, rtol=1e-10)
+    assert small.path is not None
+    assert not [path for path in small.path.parent.iterdir() if path.name.endswith(".scratch")]
 
 
 def test_reading_ahead_keeps_the_order_and_the_errors() -> None:

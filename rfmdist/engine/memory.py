@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from rfmdist.features.stripes import most_columns
 from rfmdist.observations.by_column import MEMORY as COPY_BYTES
 from rfmdist.observations.by_column import stretch
 from rfmdist.observations.kept import HELD_BYTES, PASS_ENTRIES
 from rfmdist.observations.layout import CHUNK, SHARD
+from rfmdist.observations.scratch import PIECE
 
 FRESH, FRESH_WORKER = 195_000_000, 200_000_000
 """Bytes of a process that has loaded Python, the libraries and the kernels; of a Dask worker beside them. Measured."""
@@ -65,6 +67,8 @@ class Sizes:
         ones their number.
     side : tuple of int
         Side columns of the rows, and of the columns.
+    uneven : bool
+        Whether rows may have other numbers of side columns than columns have: one is left out where it is constant.
     indicators, margins, scaled : bool
         Whether the block of indicators is fitted, counts and side columns are gathered, rows have scales.
     power : float
@@ -102,6 +106,7 @@ class Sizes:
     rank: int = 32
     held: int = 0
     side: tuple[int, int] = (0, 0)
+    uneven: bool = False
     indicators: bool = False
     margins: bool = False
     scaled: bool = False
@@ -287,11 +292,30 @@ def _factored_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
         yield "columns", reading | sums | _at_work(sizes)
         yield "columns, summed", later | sums
         return
+    if sizes.stripe:
+        yield from _striped_moments(sizes, reading, later)
+        return
     yield "rows, joined", later | _joined(sizes)
     yield "rows", reading | {"solved rows": _pieces(sizes)} | _at_work(sizes)
     other = {"features of the other side": features_bytes(sizes.across)}
     yield "columns, joined", later | other | _joined(sizes.across)
     yield "columns", reading | other | {"solved rows": _pieces(sizes.across)} | _at_work(sizes.across)
+
+
+def _striped_moments(sizes: Sizes, reading: Parts, later: Parts) -> Iterator[tuple[str, Parts]]:
+    """Rows go to files group by group; of their factor two stripes are held while one follows another."""
+    solved = {"solved rows": min(2 * sizes.group_rows / max(sizes.rows, 1), 1.0) * _pieces(sizes)}
+    yield "rows", reading | {name: int(size) for name, size in solved.items()} | _at_work(sizes)
+    yield "columns", reading | {"solved rows": _pieces(sizes.across)} | _stripes(sizes) | _at_work(sizes.across)
+    yield "columns, joined", later | _joined(sizes.across)
+
+
+def _stripes(sizes: Sizes) -> Parts:
+    """Stripes of the rows' factor, rows of it that are turned as they are loaded, and the systems of a batch."""
+    row = (sizes.rank + 1) * sizes.itemsize
+    columns = min(sizes.columns, most_columns(sizes.rank, sizes.itemsize))
+    held = 2 * min(sizes.stripe or 0, sizes.rows) + (PIECE if sizes.power > 0.5 else 0)
+    return {"stripes": held * row, "systems": columns * ((sizes.rank + 3) * row + 24)}
 
 
 def _at_work(sizes: Sizes) -> Parts:
@@ -307,8 +331,8 @@ def _pieces(sizes: Sizes) -> int:
 
 
 def _joined(sizes: Sizes) -> Parts:
-    """The update of what crosses: it is turned in its place, but with additions, whose widths may change."""
-    factor = sizes.rows * (sizes.rank + sizes.side[0]) * sizes.itemsize if any(sizes.side) else 0
+    """The update of what crosses: it is turned in its place, unless the width changes."""
+    factor = sizes.rows * (sizes.rank + sizes.side[0]) * sizes.itemsize if sizes.uneven else 0
     companion = sizes.rows * sizes.rank * sizes.itemsize if sizes.indicators else 0
     return {"solved rows": _pieces(sizes), "next factor": factor + companion}
 

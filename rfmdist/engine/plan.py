@@ -26,6 +26,7 @@ from rfmdist.engine.memory import (
 from rfmdist.engine.run import sums_held
 from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
+from rfmdist.features.stripes import most_columns
 from rfmdist.machine import cores
 from rfmdist.observations.blocks import RowBlock
 from rfmdist.observations.by_column import MEMORY
@@ -61,6 +62,8 @@ KEPT_SHARE = 0.25
 given may be used up."""
 LEAST_KEPT = 1 << 22
 """Bytes below which keeping blocks is not worth while."""
+LEAST_STRIPE = 1 << 14
+"""Fewest rows of a stripe: entries are read once for each."""
 SKEW = 2
 """Times their mean length that columns of one block may have, all together."""
 RECOVERED_COPIES = 6
@@ -130,6 +133,7 @@ class Additions(NamedTuple):
     held: int = 0
     results: int = 0
     ids_read: bool = False
+    uneven: bool = False
 
 
 NOTHING = Additions()
@@ -199,6 +203,11 @@ class Plan:
         return self.memory.total
 
     @property
+    def stripe(self) -> int | None:
+        """Rows of the rows' factor that memory holds at once, the others in files; None where it holds all."""
+        return self.sizes.stripe
+
+    @property
     def copy_bytes(self) -> int:
         """Bytes that making the column-ordered copy may take, if it is not there."""
         return copy_room(self.sizes, self.machine.allowed, self.machine.base)
@@ -215,11 +224,17 @@ class Plan:
 
     @property
     def read_bytes(self) -> int:
-        """Stored bytes that an iteration reads, once blocks are kept: of both orders where sides take turns."""
-        orders = [(self.sizes.kept_rows, kept_need(self.sizes)[0])]
+        """Stored bytes that an iteration reads, once blocks are kept: of both orders where sides take turns.
+
+        That of the columns, and the rows' factor, several times where memory holds stripes of it alone.
+        """
+        s, (rows, columns) = self.sizes, kept_need(self.sizes)
+        orders = [(1, s.kept_rows, rows)]
         if self.sides == "both":
-            orders.append((self.sizes.kept_columns, kept_need(self.sizes)[1]))
-        return round(sum(self.stored_bytes * (1 - min(1.0, kept / max(need, 1))) for kept, need in orders))
+            orders.append((-(-s.rows // s.stripe) if s.stripe else 1, s.kept_columns, columns))
+        entries = sum(times * self.stored_bytes * (1 - min(1.0, kept / max(need, 1))) for times, kept, need in orders)
+        batches = -(-s.columns // most_columns(s.rank, s.itemsize)) if s.stripe else 0
+        return round(entries + batches * s.rows * s.rank * s.itemsize)
 
     @property
     def moved_bytes(self) -> int:
@@ -242,11 +257,12 @@ class Plan:
         room = f" of {_megabytes(self.machine.allowed)} allowed"
         where = f"{self.machine.workers} workers of {_megabytes(self.peak_bytes)}" if self.machine.workers else ""
         held = f"{where or 'peak memory ' + _megabytes(self.peak_bytes)}{room}"
+        striped = f", {self.stripe} rows of the rows' factor at once" if self.stripe else ""
         moved = f", moves at most {_megabytes(self.moved_bytes)}" if self.machine.workers else ""
         time = "" if speed is None else f", takes about {self.seconds(*speed):.2g} s"
         return (
             f"{self.features}, sides {self.sides}{rank}{most}, {len(self.groups)} groups of {self.group_entries:.2g}"
-            f" entries, blocks of {self.sizes.block_entries:.2g}; {held}; an iteration reads"
+            f" entries, blocks of {self.sizes.block_entries:.2g}{striped}; {held}; an iteration reads"
             f" {_megabytes(self.read_bytes)}{moved}, {self.flops:.2g} flops{time}"
         )
 
@@ -318,7 +334,23 @@ def _largest_factored(
             if plan.peak_bytes <= machine.wanted:
                 return plan
             plans.append(plan)
-    return min(plans, key=lambda plan: plan.peak_bytes)
+    least = min(plans, key=lambda plan: plan.peak_bytes)
+    added = additions.indicators or additions.margins or additions.scaled
+    if least.peak_bytes <= machine.allowed or sides != "both" or added or observations.path is None:
+        return least
+    striped = [_striped(plan) for plan in plans]
+    fitting = (plan for plan in striped if plan.peak_bytes <= machine.allowed)
+    return next(fitting, min(least, *striped, key=lambda plan: plan.peak_bytes))
+
+
+def _striped(plan: Plan) -> Plan:
+    """Keep the rows' factor in files: as many of its rows in memory as that has room for, or else the fewest."""
+    stripe = LEAST_STRIPE << max(0, (plan.sizes.rows // LEAST_STRIPE).bit_length() - 1)
+    while True:
+        found = replace(plan, sizes=replace(plan.sizes, stripe=stripe))
+        if found.peak_bytes <= plan.machine.allowed or stripe == LEAST_STRIPE:
+            return found
+        stripe //= 2
 
 
 def plan_factored(
@@ -337,6 +369,7 @@ def plan_factored(
     r = min(RANK, most) if rank == "auto" else most
     entries = FACTORED_ENTRIES if sides == "both" else max(FACTORED_ENTRIES, ENTRIES_PER_FEATURE * n)
     number = group_number(nnz, entries)
+    groups = _cut(np.diff(observations.indptr) + 1.0, number)
     half = 2.0 * nnz * r**2 + float(min(m, nnz)) * r**3 / 3
     flops = half + 4.0 * nnz * r if sides == "columns" else 2 * half
     crossing = sides == "both"
@@ -348,6 +381,8 @@ def plan_factored(
         margins=additions.margins and crossing,
         side=(2 + additions.tables[0], 2 + additions.tables[1]) if additions.margins and crossing else (0, 0),
         sums=sums_held(number),
+        uneven=additions.uneven or bool(np.ptp(np.diff(observations.indptr)) == 0 if m else False),
+        group_rows=max((stop - start for start, stop in groups), default=1),
     )
     return Plan(
         "factored",
@@ -355,7 +390,7 @@ def plan_factored(
         r,
         most,
         "",
-        _cut(np.diff(observations.indptr) + 1.0, number),
+        groups,
         "product",
         BLOCK_ROWS,
         flops,
@@ -502,6 +537,8 @@ def _reason(chosen: Plan, dense: Plan, factored: Plan, features: str, sides: str
         why = f"{chosen.features}: {low:.2g} flops an iteration, exact features {exact:.2g} for as much progress"
     if sides == "auto" and chosen.features == "factored" and chosen.sides == "columns":
         why += "; both sides need more memory than is free"
+    if chosen.stripe:
+        why += "; of the rows' factor memory holds a stripe at a time"
     if rank == "auto" and chosen is factored and chosen.most_rank < min(MOST_RANKS[0], chosen.sizes.columns):
         why += f"; rank at most {chosen.most_rank} in this memory"
     return why
