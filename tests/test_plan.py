@@ -136,7 +136,7 @@ def test_auto_takes_what_arrives_with_fewer_flops(free: Callable[[float], None])
 def test_memory_decides_on_the_sides_and_the_rank(free: Callable[[float], None]) -> None:
     """Half of what is free is for what is "auto": the rank it may grow to is capped first, then columns alone."""
     counts, plans = [1] * 1_000_000, []
-    for gib in (64, 1, 0.4):
+    for gib in (64, 1, 0.45):
         free(gib)
         plans.append(planned(counts, 2000, features="factored"))
     assert [(plan.sides, plan.most_rank) for plan in plans] == [("both", 128), ("both", 64), ("columns", 128)]
@@ -184,7 +184,7 @@ def test_the_figure_that_a_refusal_names_is_enough(asked: dict[str, Any]) -> Non
 def test_blocks_are_kept_as_far_as_there_is_room(free: Callable[[float], None]) -> None:
     """All blocks within a quarter of the free memory, of each order for itself; then some; then none."""
     plans = []
-    for gib, sides in ((64, "columns"), (64, "both"), (0.3, "both"), (0.15, "both")):
+    for gib, sides in ((64, "columns"), (64, "both"), (0.3, "both"), (0.25, "both")):
         free(gib)
         plans.append(planned([50] * 100_000, 500, features="factored", sides=sides, rank=4))
     need = 5_000_000 * 8 + 16 * 100_000
@@ -193,7 +193,7 @@ def test_blocks_are_kept_as_far_as_there_is_room(free: Callable[[float], None]) 
     assert 0 < plans[2].kept_bytes <= 0.25 * 0.3 * 2**30 / 2
     assert 0 < plans[2].read_bytes < plans[3].read_bytes < 2 * plans[2].stored_bytes
     assert plans[3].kept_bytes < plans[2].kept_bytes
-    assert planned([50] * 100_000, 500, machine=Machine.of(400_000_000), rank=4).peak_bytes <= 400_000_000
+    assert planned([50] * 100_000, 500, machine=Machine.of(500_000_000), rank=4).peak_bytes <= 500_000_000
 
 
 @given(st.integers(250, 4000), st.sampled_from(["auto", 16, 100]), st.sampled_from(["auto", "both", "columns"]))
@@ -208,11 +208,11 @@ def test_a_plan_stays_within_its_budget_or_is_refused(megabytes: int, rank: Any,
     assert plan.peak_bytes <= machine.allowed
 
 
-SIZES = Sizes(100_000, 20_000, 3_000_000, kept_rows=10**7, kept_columns=10**7, longest=500, sums=2)
+SIZES = Sizes(100_000, 20_000, 9_000_000, kept_rows=10**7, kept_columns=10**7, longest=500, sums=2)
 GREATER: dict[str, Any] = {
     "rows": 200_000,
     "columns": 40_000,
-    "entries": 3_000_000 + (1 << 24),  # of shards only the last is in memory
+    "entries": 9_000_000 + (1 << 24),  # of shards only the last is in memory
     "itemsize": 8,
     "stored": 8,
     "rank": 64,
@@ -281,7 +281,7 @@ SLOW: dict[str, dict[str, Any]] = {
     "columns, power 1": PLAIN | {"features": "factored", "sides": "columns", "rank": 64, "power": 1.0},
     "float64": PLAIN | {"features": "factored", "sides": "both", "rank": 64, "dtype": "float64"},
     "additions, float64": ADDED | {"features": "factored", "rank": 64, "dtype": "float64", "refit": False},
-    "additions, lean": ADDED | {"features": "factored", "rank": 64, "lean": True},
+    "additions, lean": ADDED | {"features": "factored", "sides": "both", "rank": 64, "lean": True},
     "several ranks": ADDED | {"rank": [32, 64], "cosine_features": 64},
     "dense, both": PLAIN | {"features": "dense", "sides": "both"},
     "dense, power 1": PLAIN | {"features": "dense", "sides": "columns", "power": 1.0, "dtype": "float64"},
@@ -303,13 +303,15 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def uniform(rows: int, columns: int, each: int) -> Any:
-    """Give noisy values of rank 2 at random places, as many in each row, without repeats."""
+    """Give noisy values of rank 2 at random places, about as many in each row, without repeats."""
     rng = np.random.default_rng(0)
-    low = np.linspace(0, columns, each + 1).astype(np.int32)  # one place in each of as many strata of the columns
-    indices = low[:-1] + (rng.random((rows, each), np.float32) * np.diff(low)).astype(np.int32)
+    low = np.linspace(0, columns, 2 * each + 1).astype(np.int32)  # one place in each of as many strata of the columns
+    indices = low[:-1] + (rng.random((rows, 2 * each), np.float32) * np.diff(low)).astype(np.int32)
+    kept = rng.random((rows, 2 * each), np.float32) < 0.5
     u, v = rng.standard_normal((rows, 2), np.float32), rng.standard_normal((columns, 2), np.float32)
-    values = sum(u[:, [k]] * v[indices, k] for k in range(2)) + rng.standard_normal((rows, each), np.float32)
-    return sp.csr_array((values.ravel(), indices.ravel(), np.arange(rows + 1) * each), shape=(rows, columns))
+    values = sum(u[:, [k]] * v[indices, k] for k in range(2)) + rng.standard_normal(indices.shape, np.float32)
+    indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
+    return sp.csr_array((values[kept], indices[kept], indptr), shape=(rows, columns))
 
 
 def measured(store: Path, given: dict[str, Any], output: Path) -> dict[str, Any]:

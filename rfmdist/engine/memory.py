@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from rfmdist.engine.shelf import FILED_BYTES
 from rfmdist.features.stripes import most_columns
 from rfmdist.observations.by_column import MEMORY as COPY_BYTES
 from rfmdist.observations.by_column import stretch
@@ -332,7 +333,7 @@ def _pieces(sizes: Sizes) -> int:
 
 def _joined(sizes: Sizes) -> Parts:
     """The update of what crosses: it is turned in its place, unless the width changes."""
-    factor = sizes.rows * (sizes.rank + sizes.side[0]) * sizes.itemsize if sizes.uneven else 0
+    factor = sizes.rows * (sizes.rank + sizes.side[0]) * sizes.itemsize if sizes.uneven and sizes.margins else 0
     companion = sizes.rows * sizes.rank * sizes.itemsize if sizes.indicators else 0
     return {"solved rows": _pieces(sizes), "next factor": factor + companion}
 
@@ -372,14 +373,30 @@ def worker_memory(sizes: Sizes, threads: int, base: int = FRESH_WORKER) -> Memor
 
     ``base`` is what it holds with the libraries and kernels loaded.
     """
+    always = {"Python and libraries": base + LOADED_LATER, **_worker_tables(sizes)}
     kept = {"kept blocks": sizes.kept_rows + sizes.kept_columns}
-    always = {"Python and libraries": base + LOADED_LATER, **_tables(sizes), **kept}
-    moments = _worker_moments(replace(sizes, threads=1), threads)
+    one = replace(sizes, threads=1)
+    moments = [("start", _worker_start(one, threads))]
+    moments += [(name, kept | parts) for name, parts in _worker_moments(one, threads)]
     found = []
     for name, parts in moments:
-        heap = 2 * HEAP + int(HEAP_SHARE * sum((kept | parts).values()))  # messages too
+        heap = 2 * HEAP + int(HEAP_SHARE * sum(parts.values()))  # messages too
         found.append(Memory(name, always | parts | {"heap": heap}))
     return max(found, key=lambda memory: memory.total)
+
+
+def _worker_tables(sizes: Sizes) -> Parts:
+    """What each worker is sent: offsets, for each side its own. Of the pointers it reads what its groups need."""
+    both = 2 if sizes.sides == "both" else 1
+    chunks = both * (8 + 5 + sizes.stored) * min(sizes.entries, CHUNK)
+    margins = _tables(sizes)["side columns"]
+    return {"offsets": 8 * both * (sizes.rows + sizes.columns), "side columns": margins, "chunks held": chunks}
+
+
+def _worker_start(sizes: Sizes, threads: int) -> Parts:
+    """The passes of the start: as many groups at once as it has threads."""
+    parts = starting(sizes)
+    return {name: threads * size for name, size in parts.items()}
 
 
 def _worker_moments(sizes: Sizes, threads: int) -> Iterator[tuple[str, Parts]]:
@@ -389,12 +406,16 @@ def _worker_moments(sizes: Sizes, threads: int) -> Iterator[tuple[str, Parts]]:
         partial = sizes.columns**2 * 8 if sizes.features == "dense" else features_bytes(sizes) + 16 * sizes.columns
         yield "rows", ours | work | {"sums": (threads + 2 + sizes.sums) * partial}
         return
-    solved, across = _pieces(sizes), _pieces(sizes.across)
     if sizes.features == "dense":
-        solved = across = sizes.rows * sizes.columns * sizes.itemsize
-    yield "rows", ours | work | {"solved rows": 2 * solved}
+        yield "rows", ours | work | {"solved rows": 2 * sizes.rows * sizes.columns * sizes.itemsize}
+        return
+    solved, across = _pieces(sizes), 2 * _pieces(sizes.across)  # in messages too
+    group = 2 * threads * min(solved, solved * sizes.group_rows // max(sizes.rows, 1))
+    yield "rows", ours | work | {"solved rows": group + (2 * solved if solved < FILED_BYTES else 0)}
     other = {"features of the other side": features_bytes(sizes.across)}
-    yield "columns", ours | other | work | {"solved rows": 2 * across}
+    if sizes.stripe:
+        other = {name: threads * size for name, size in _stripes(sizes).items()}
+    yield "columns", ours | other | work | {"solved rows": across}
 
 
 def client_memory(sizes: Sizes, base: int = FRESH) -> Memory:

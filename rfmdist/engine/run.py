@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from operator import add
 from typing import Any, NamedTuple, Protocol
 
-from rfmdist.engine.shelf import Files, Held, Returned, Shelf
+from rfmdist.engine.shelf import FILED_BYTES, Files, Held, Returned, Shelf
 from rfmdist.errors import RfmdistError
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.machine import bytes_read, cores
@@ -25,8 +25,6 @@ from rfmdist.observations.scratch import FiledValue, Scratch
 Group = tuple[int, int]
 FAN = 8
 """Branches of the tree at each level, summed one after another: 64 groups hold three sums at once, not seven."""
-FILED_BYTES = 1 << 25
-"""What is larger goes to workers through files: a gigabyte takes each of them a second, and the network nothing."""
 ATTEMPTS = 3
 """Times a step is sent anew after workers were lost together with data that only they held."""
 RESTART_SECONDS = 60
