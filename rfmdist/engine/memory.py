@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rfmdist.engine.shelf import FILED_BYTES
+from rfmdist.features.factored import TALL
 from rfmdist.features.stripes import most_columns
 from rfmdist.observations.by_column import MEMORY as COPY_BYTES
 from rfmdist.observations.by_column import stretch
@@ -36,15 +37,17 @@ SPLIT_ENTRY = 13
 """Bytes an entry of a shard of roles that is written. Measured."""
 IDS_LIBRARY = 67_000_000
 """Bytes of what reads ids, which is loaded when a completion is saved, unless it was before. Measured."""
-FEATURES_CHUNK = 16_000_000
-"""Bytes of features that are being written."""
+FEATURES_WRITTEN, FEATURES_CHUNKS = 2.25, 24_000_000
+"""Times their bytes that features take while they are written, and at most. Measured."""
 TEXT_ID, NUMBER_ID = 90, 24
 """Bytes of an id while a completion is saved."""
 TILE_BYTES, PANEL_BYTES = 768 * 768 * 8, 512 * 8
 """Bytes a thread takes for a tile of Z'Z, and a row of a panel of a product of n × n."""
 
-HEAP, HEAP_SHARE = 8_000_000, 0.03
+HEAP, HEAP_SHARE = 14_000_000, 0.03
 """Bytes of small arrays, and share of all, that the C library keeps after they are gone. Measured."""
+SAVED_HEAP, MESSAGES = 6_000_000, 4_000_000
+"""The same of a saving; bytes of what a worker is sent. Measured."""
 
 Parts = dict[str, int]
 
@@ -229,7 +232,8 @@ def saving(sizes: Sizes) -> Parts:
     last = {
         "roles being written": shard * SPLIT_ENTRY,
         "ids and row counts": ids + (0 if sizes.ids_read else IDS_LIBRARY),
-        "features being written": min(FEATURES_CHUNK, features_bytes(sizes)),
+        "features being written": min(FEATURES_CHUNKS, int(FEATURES_WRITTEN * features_bytes(sizes))),
+        "heap": SAVED_HEAP,
     }
     return max((ours | shards, ours | last), key=lambda parts: sum(parts.values()))
 
@@ -335,7 +339,9 @@ def _joined(sizes: Sizes) -> Parts:
     """The update of what crosses: it is turned in its place, unless the width changes."""
     factor = sizes.rows * (sizes.rank + sizes.side[0]) * sizes.itemsize if sizes.uneven and sizes.margins else 0
     companion = sizes.rows * sizes.rank * sizes.itemsize if sizes.indicators else 0
-    return {"solved rows": _pieces(sizes), "next factor": factor + companion}
+    beside = 2 * sizes.rows * sizes.side[0] * sizes.itemsize
+    tile = 2 * TALL * (sizes.rank + sizes.side[1]) * sizes.itemsize if sizes.power > 0.5 or sizes.margins else 0
+    return {"solved rows": _pieces(sizes), "next factor": factor + companion + beside + tile}
 
 
 def _dense_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
@@ -380,7 +386,7 @@ def worker_memory(sizes: Sizes, threads: int, base: int = FRESH_WORKER) -> Memor
     moments += [(name, kept | parts) for name, parts in _worker_moments(one, threads)]
     found = []
     for name, parts in moments:
-        heap = 2 * HEAP + int(HEAP_SHARE * sum(parts.values()))  # messages too
+        heap = HEAP + MESSAGES + int(HEAP_SHARE * sum(parts.values()))
         found.append(Memory(name, always | parts | {"heap": heap}))
     return max(found, key=lambda memory: memory.total)
 
