@@ -102,14 +102,19 @@ def test_filed_rows_are_multiplied_as_they_are_read(rng: np.random.Generator, tm
 
 
 def test_values_come_back_from_files(rng: np.random.Generator, tmp_path: Path) -> None:
-    """Arrays, also empty ones, and what is around them are read back as they were."""
-    value = {"a": rng.random((5, 4)), "none": np.zeros((5, 0)), "text": "x"}
-    filed = pickle.loads(pickle.dumps(FiledValue.write(Scratch(str(tmp_path)), value)))
+    """Arrays, also empty ones, and what is around them are read back as they were; once, while their file is there."""
+    value, scratch = {"a": rng.random((5, 4)), "none": np.zeros((5, 0)), "text": "x"}, Scratch(str(tmp_path))
+    filed, other = (pickle.loads(pickle.dumps(FiledValue.write(scratch, value))) for _ in range(2))
     found = filed.loaded()
     assert np.array_equal(found["a"], value["a"])
     assert found["none"].shape == (5, 0)
     assert found["text"] == "x"
+    assert other.loaded() is not found
     assert filed.loaded() is found
+    scratch.remove(filed.name)
+    FiledValue.write(scratch, value).loaded()
+    with pytest.raises(StoreError, match="is gone or torn"):
+        filed.loaded()
 
 
 @pytest.mark.parametrize("torn", [True, False])
