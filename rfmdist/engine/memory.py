@@ -78,7 +78,9 @@ class Sizes:
     power : float
         α.
     longest, block_entries, block_rows : int
-        Entries of the longest row; entries and rows of the largest block.
+        Entries of the longest row; entries and rows of the largest block of rows.
+    across_entries, saved_entries : int
+        Entries of the largest block of columns, and of that of rows which a saving goes through.
     pass_entries : int
         Entries of the largest block that is only gone through.
     sums, pass_sums : int
@@ -118,6 +120,8 @@ class Sizes:
     longest: int = 0
     block_entries: int = 1 << 20
     block_rows: int = 1 << 12
+    across_entries: int = 1 << 20
+    saved_entries: int = 1 << 20
     pass_entries: int = PASS_ENTRIES
     sums: int = 1
     pass_sums: int = 1
@@ -134,7 +138,14 @@ class Sizes:
     @property
     def across(self) -> Sizes:
         """The sizes of the transposed matrix, whose columns are solved in turn."""
-        return replace(self, rows=self.columns, columns=self.rows, side=self.side[::-1])
+        return replace(
+            self,
+            rows=self.columns,
+            columns=self.rows,
+            side=self.side[::-1],
+            block_entries=self.across_entries,
+            across_entries=self.block_entries,
+        )
 
 
 @dataclass(frozen=True)
@@ -226,7 +237,7 @@ def saving(sizes: Sizes) -> Parts:
     """The writing of the completion: its entries by shards, or then the last of them, or roles, beside the ids."""
     ours = {"features": features_bytes(sizes), "row counts": 8 * sizes.rows}
     shard, entry = min(sizes.entries, SHARD), 4 + sizes.stored
-    ours |= {"shard": shard * entry, "blocks in flight": _read_bytes(sizes)}
+    ours |= {"shard": shard * entry, "blocks in flight": _read_bytes(sizes, sizes.saved_entries)}
     shards = {"shards being written": int(shard * WRITTEN_ENTRY * entry / 8)}
     ids = (TEXT_ID if sizes.text else NUMBER_ID) * max(sizes.rows, sizes.columns) + 16 * sizes.rows
     last = {
@@ -264,12 +275,12 @@ def block_bytes(sizes: Sizes) -> int:
     """Blocks as they are read and as they are fitted, and what the solve of one takes."""
     entries = min(sizes.block_entries, sizes.entries)
     made = entries * (1 + 4 + sizes.itemsize + (8 if sizes.drawn else 0))
-    return BLOCKS_HELD * made + _read_bytes(sizes) + entries * sizes.itemsize
+    return BLOCKS_HELD * made + _read_bytes(sizes, entries) + entries * sizes.itemsize
 
 
-def _read_bytes(sizes: Sizes) -> int:
-    """Blocks as they lie in the store, and what decoding one of them takes."""
-    entries = min(sizes.block_entries, sizes.entries)
+def _read_bytes(sizes: Sizes, most: int) -> int:
+    """Blocks of at most so many entries as they lie in the store, and what decoding one of them takes."""
+    entries = min(most, sizes.entries)
     decoded = DECODED * max(4, sizes.stored) * min(entries + CHUNK, sizes.entries)
     return int(BLOCKS_HELD * entries * (4 + sizes.stored) + decoded)
 
@@ -367,6 +378,7 @@ def _dense_crossing(sizes: Sizes, ours: Parts, solves: Parts) -> Iterator[tuple[
     powers = 2 if sizes.power > 0.5 else 0
     yield "rows", ours | solves | {"solved rows": rows}
     yield "rows, joined", ours | {"solved rows": 2 * rows, "products": (2 + powers) * m * m * item}
+    solves = solves | {"blocks in flight": block_bytes(sizes.across)}
     yield "columns", ours | solves | other | {"solved rows": rows}
     yield "columns, joined", ours | other | {"solved rows": 2 * rows, "products": (2 + powers) * n * n * item}
 
@@ -421,6 +433,7 @@ def _worker_moments(sizes: Sizes, threads: int) -> Iterator[tuple[str, Parts]]:
     other = {"features of the other side": features_bytes(sizes.across)}
     if sizes.stripe:
         other = {name: threads * size for name, size in _stripes(sizes).items()}
+    work = {name: threads * size for name, size in _at_work(sizes.across).items()}
     yield "columns", ours | other | work | {"solved rows": across}
 
 

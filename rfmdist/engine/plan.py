@@ -469,14 +469,9 @@ def _sizes(
 ) -> Sizes:
     """What memory depends on, of what the observations tell."""
     (m, n), indptr = observations.shape, observations.indptr
-    block_rows = min(block_rows, max(m, 1))
-    longest = int(np.diff(indptr).max(initial=0))
-    block = min(int((indptr[block_rows:] - indptr[:-block_rows]).max(initial=0)), BLOCK_ENTRIES)
-    if sides == "both":  # how long columns are is not known yet
-        across = SKEW * BLOCK_ROWS * observations.nnz // max(n, 1)
-        block = max(block, min(observations.nnz, BLOCK_ENTRIES, across))
-    tall = min(PASS_ROWS, max(m, 1))
-    passed = min(int((indptr[tall:] - indptr[:-tall]).max(initial=0)), PASS_ENTRIES)
+    longest, block_rows = int(np.diff(indptr).max(initial=0)), min(block_rows, max(m, 1))
+    # How long columns are is not known yet.
+    across = min(observations.nnz, BLOCK_ENTRIES, SKEW * BLOCK_ROWS * observations.nnz // max(n, 1))
     sizes = Sizes(
         m,
         n,
@@ -486,9 +481,11 @@ def _sizes(
         sides=sides,
         power=power,
         longest=longest,
-        block_entries=max(block, longest),
+        block_entries=max(_largest(indptr, block_rows, BLOCK_ENTRIES), longest),
+        across_entries=across,
+        saved_entries=max(_largest(indptr, BLOCK_ROWS, BLOCK_ENTRIES), longest),
         block_rows=block_rows,
-        pass_entries=max(passed, longest),
+        pass_entries=max(_largest(indptr, PASS_ROWS, PASS_ENTRIES), longest),
         pass_sums=sums_held(len(groups_of(observations))),
         threads=machine.threads if machine else cores(),
         drawn=additions.drawn,
@@ -500,6 +497,12 @@ def _sizes(
         return sizes
     room = MEMORY if machine is None else copy_room(sizes, machine.allowed, machine.base)
     return replace(sizes, copy_bytes=room)
+
+
+def _largest(indptr: NDArray[np.int64], rows: int, entries: int) -> int:
+    """Entries of the largest block of so many rows and at most so many ``entries``."""
+    rows = min(rows, max(len(indptr) - 1, 1))
+    return min(int((indptr[rows:] - indptr[:-rows]).max(initial=0)), entries)
 
 
 def _with_kept(plan: Plan) -> Plan:
