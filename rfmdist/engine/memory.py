@@ -223,7 +223,8 @@ def copying(sizes: Sizes) -> Parts:
     dealing = min(sizes.entries, 1 << 20) * (BLOCKS_HELD * (entry + 4) + PLACED_ENTRY)
     writing = shard * WRITTEN_ENTRY
     held = entry * (sizes.entries if whole else 2 * step)
-    most = max(held + dealing, held + writing) if whole else max(dealing, held + writing)
+    # The C library keeps what dealing took while the stretches are filled and written.
+    most = held + (max(dealing, writing) if whole else dealing + writing)
     return {"copy by column": most + 16 * sizes.columns}
 
 
