@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from rfmdist.completion import Completion
 from rfmdist.engine import plan as planning
-from rfmdist.engine.memory import Sizes, fit_memory, worker_memory
+from rfmdist.engine.memory import Sizes, copy_room, copying, fit_memory, worker_memory
 from rfmdist.engine.plan import (
     GROUPS,
     MOST_GROUPS,
@@ -36,6 +36,7 @@ from rfmdist.engine.plan import (
 from rfmdist.errors import InputError
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.machine import parse_size
+from rfmdist.observations.by_column import MEMORY
 from rfmdist.observations.split import split
 from rfmdist.observations.store import Observations
 
@@ -231,6 +232,10 @@ GREATER: dict[str, Any] = {
     "threads": 4,
     "kept_rows": 10**8,
     "text": True,
+    "pass_entries": 1 << 22,
+    "across_entries": 1 << 21,
+    "saved_entries": 1 << 21,
+    "copy_bytes": 1 << 32,
 }
 """Sizes of which more never takes less memory."""
 
@@ -244,6 +249,24 @@ def test_more_of_anything_never_takes_less(features: Any, sides: Any, name: str)
     greater = replace(sizes, **{name: GREATER[name]})
     assert fit_memory(greater).total >= fit_memory(sizes).total
     assert worker_memory(greater, 1).total >= worker_memory(sizes, 1).total
+
+
+def test_smaller_stripes_take_less() -> None:
+    """Of a factor of millions of rows; on a worker each of its threads has stripes of its own."""
+    sizes = Sizes(10_000_000, 1000, 30_000_000, rank=64, block_entries=1 << 14)
+    made = [replace(sizes, stripe=stripe) for stripe in (1 << 14, 1 << 20, None)]
+    totals = [fit_memory(each, saved=False).total for each in made]
+    assert totals[0] < totals[1] < totals[2]
+    assert worker_memory(made[0], 1).total < worker_memory(made[0], 8).total < worker_memory(made[1], 8).total
+
+
+def test_the_copy_takes_what_the_budget_leaves() -> None:
+    """Up to the bytes it is given by default; where it is made already, nothing."""
+    sizes = Sizes(100_000, 20_000, 200_000_000, copy_bytes=0)
+    rooms = [copy_room(sizes, megabytes * 10**6) for megabytes in (200, 500, 5000)]
+    assert rooms[0] == 1 < rooms[1] < rooms[2] == MEMORY
+    taken = [sum(copying(replace(sizes, copy_bytes=room)).values()) for room in (*rooms, 0)]
+    assert 0 == taken[3] < taken[0] <= taken[1] <= rooms[1] < taken[2] <= rooms[2]
 
 
 def test_a_moment_names_its_parts() -> None:
