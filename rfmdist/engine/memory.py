@@ -46,8 +46,8 @@ TILE_BYTES, PANEL_BYTES = 768 * 768 * 8, 512 * 8
 
 HEAP, HEAP_SHARE = 14_000_000, 0.03
 """Bytes of small arrays, and share of all, that the C library keeps after they are gone. Measured."""
-SAVED_HEAP, MESSAGES = 6_000_000, 4_000_000
-"""The same of a saving; bytes of what a worker is sent. Measured."""
+SAVED_HEAP = 6_000_000
+"""The same of a saving. Measured."""
 
 Parts = dict[str, int]
 
@@ -399,7 +399,7 @@ def worker_memory(sizes: Sizes, threads: int, base: int = FRESH_WORKER) -> Memor
     moments += [(name, kept | parts) for name, parts in _worker_moments(one, threads)]
     found = []
     for name, parts in moments:
-        heap = HEAP + MESSAGES + int(HEAP_SHARE * sum(parts.values()))
+        heap = HEAP + int(HEAP_SHARE * sum(parts.values()))
         found.append(Memory(name, always | parts | {"heap": heap}))
     return max(found, key=lambda memory: memory.total)
 
