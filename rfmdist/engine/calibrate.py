@@ -63,7 +63,8 @@ def solving(plan: Plan, shape: tuple[int, int], entries: int, dtype: Any, second
     The block grows until the time is used: the first pass, which loads the kernels, does not count.
     """
     rng, step = np.random.default_rng(0), Step(0.5, 1.0, plan.sides == "both")
-    features, n = _features(plan, shape[1], dtype, rng)
+    most = min(MOST_ENTRIES, max(LEAST_ENTRIES, entries // 8))
+    features, n = _features(plan, shape[1], most, dtype, rng)
     each, size, best = max(1, min(round(entries / max(shape[0], 1)), n)), LEAST_ENTRIES, 0.0
     _half_step(features, _block(1, each, n, dtype, rng), step, threads)
     end, took = time.perf_counter() + seconds, 0.0
@@ -71,10 +72,7 @@ def solving(plan: Plan, shape: tuple[int, int], entries: int, dtype: Any, second
         block, started = _block(max(1, size // each), each, n, dtype, rng), time.perf_counter()
         _half_step(features, block, step, threads)
         took = time.perf_counter() - started
-        best, size = (
-            max(best, plan.block_flops(block, n) / max(took, 1e-9)),
-            min(4 * size, MOST_ENTRIES, max(LEAST_ENTRIES, entries // 8)),
-        )
+        best, size = max(best, plan.block_flops(block, n) / max(took, 1e-9)), min(4 * size, most)
     return best
 
 
@@ -96,8 +94,8 @@ def _half_step(features: Features, block: RowBlock, step: Step, threads: Threads
     features.accumulate(partial, block, features.solve(block, step, threads), step, threads)
 
 
-def _features(plan: Plan, columns: int, dtype: Any, rng: np.random.Generator) -> tuple[Features, int]:
-    """Features of the plan's kind and their columns, at most so many as are quickly made."""
+def _features(plan: Plan, columns: int, rows: int, dtype: Any, rng: np.random.Generator) -> tuple[Features, int]:
+    """Features of the plan's kind for blocks of so many rows, and their columns: at most as are quickly made."""
     n = min(columns, MOST_DENSE if plan.features == "dense" else MOST_COLUMNS)
     if plan.features == "dense":
         return DenseFeatures.start(n, dtype, plan.form), n
@@ -105,8 +103,8 @@ def _features(plan: Plan, columns: int, dtype: Any, rng: np.random.Generator) ->
     plain = FactoredFeatures.start(np.zeros(n), plan.rank, dtype, 0, pull)
     if not plan.augmented:
         return plain, n
-    margin = Margin(np.full(n, 10.0), rng.standard_normal((n, 2), np.float32))
-    return AugmentedFeatures.begin(plain, (margin, margin), Extras(0.35, 0.3, 0.0, 0.1)), n
+    margins = [Margin(np.full(size, 10.0), rng.standard_normal((size, 2), np.float32)) for size in (n, rows)]
+    return AugmentedFeatures.begin(plain, (margins[0], margins[1]), Extras(0.35, 0.3, 0.0, 0.1)), n
 
 
 def _block(rows: int, each: int, n: int, dtype: Any, rng: np.random.Generator) -> RowBlock:
