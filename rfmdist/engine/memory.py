@@ -46,7 +46,7 @@ TILE_BYTES, PANEL_BYTES = 768 * 768 * 8, 512 * 8
 
 HEAP, HEAP_SHARE = 14_000_000, 0.03
 """Bytes of small arrays, and share of all, that the C library keeps after they are gone. Measured."""
-SAVED_HEAP = 6_000_000
+SAVED_HEAP = 10_000_000
 """The same of a saving. Measured."""
 
 Parts = dict[str, int]
