@@ -190,6 +190,7 @@ class Fit:
                 scores.append(total.scores)
                 power = round(2 * self.model.power)
                 features = features.update(total, size, step, self.model.floor, power, self.run.map_panels)
+                del total  # rows that were not turned in their place go before the next side's are solved
         for shelf in shelves:
             shelf.discard()
         return scores[0], features

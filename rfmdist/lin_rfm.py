@@ -265,7 +265,7 @@ class LinRFM(Estimator):
         self._tell_plan(observations)
         if self.verbose:
             print(f"choosing takes at most {self.choosing_bound:.1f} times as long as one fit", file=sys.stderr)
-        with executor(client, observations.scratch_folder()) as run:
+        with executor(client, observations.scratch_folder(), self.plan_.stripe) as run:
             fit = Fit(self, observations, self.plan_, run)
             self._check_counts(observations, fit.counts)
             found = Choice(fit).recover()

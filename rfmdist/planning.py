@@ -99,6 +99,7 @@ def _additions(model: LinRFM, observations: Observations) -> Additions:
         indicators=usable and model.indicators != 0,
         margins=usable and any((model.indicators, model.side_weight, model.ridge_by_count)),
         scaled=usable and model.row_scale != 0,
+        uneven=model.offsets in ("rows", "columns") or len(model.row_table) != len(model.column_table),
         tables=(len(model.row_table), len(model.column_table)),
         drawn=not observations.has_split and model.validation_fraction > 0 and model.noise != 0,
         held=_held(model),

@@ -16,6 +16,7 @@ from rfmdist.features.augmented import AugmentedFeatures, Extras, Margin
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Features
+from rfmdist.machine import hand_back_memory
 from rfmdist.observations.blocks import Offsets, Role
 from rfmdist.observations.frames import Axis
 from rfmdist.observations.kept import Entries
@@ -132,6 +133,8 @@ class Preparation:
             if self._known is None or self._known.roles != roles:
                 entries, exact = Entries(self.observations, roles), self.plan.features == "dense"
                 self._known = Known(self.model, entries, self.seen, exact, self._tables, self.run)
+                del entries  # and the blocks it holds
+                hand_back_memory()
             self._start, self._key = self._made(self._known, row_scale), (roles, row_scale)
         return self._start
 
@@ -145,7 +148,7 @@ class Preparation:
         targets, columns, shrinkage = self._targets(known, row_scale)
         sides = [Side(targets, self.run.publish(targets), self.plan.groups)]
         if self.plan.sides == "both":
-            across = targets.transposed()
+            across = targets.transposed(self.plan.copy_bytes)
             sides.append(Side(across, self.run.publish(across), equal_groups(across.observations, FACTORED_ENTRIES)))
         return Start(sides, columns, shrinkage, known, self.plan)
 

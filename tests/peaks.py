@@ -1,6 +1,6 @@
 """A fit in a process of its own, and its peak beside the plan's: ``python peaks.py STORE SETTINGS OUTPUT``.
 
-SETTINGS is one JSON object of LinRFM's settings; "lean" has the budget that a refusal names and so keeps no blocks,
+SETTINGS is one JSON object of LinRFM's settings; "lean" has the budget that a refusal names and so keeps few blocks,
 "cluster" fits on so many worker processes. Prints one JSON object.
 """
 
@@ -55,6 +55,7 @@ def facts(model: LinRFM, peak: int, memory: Any) -> dict[str, Any]:
         "measured": peak,
         "allowed": model.plan_.machine.allowed,
         "kept": model.plan_.kept_bytes,
+        "stripe": model.plan_.stripe,
         "most_rank": model.plan_.most_rank,
         "moment": memory.moment,
         "parts": memory.parts,

@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 from rfmdist import preparing
 from rfmdist.engine import plan as planning
 from rfmdist.engine import run as running
-from rfmdist.engine.run import InProcess
+from rfmdist.engine.plan import Plan
 from rfmdist.engine.shelf import Files, Held, Returned
 from rfmdist.errors import StoreError
 from rfmdist.features import stripes
@@ -103,14 +103,19 @@ def test_filed_rows_are_multiplied_as_they_are_read(rng: np.random.Generator, tm
 
 
 def test_values_come_back_from_files(rng: np.random.Generator, tmp_path: Path) -> None:
-    """Arrays, also empty ones, and what is around them are read back as they were."""
-    value = {"a": rng.random((5, 4)), "none": np.zeros((5, 0)), "text": "x"}
-    filed = pickle.loads(pickle.dumps(FiledValue.write(Scratch(str(tmp_path)), value)))
+    """Arrays, also empty ones, and what is around them are read back as they were; once, while their file is there."""
+    value, scratch = {"a": rng.random((5, 4)), "none": np.zeros((5, 0)), "text": "x"}, Scratch(str(tmp_path))
+    filed, other = (pickle.loads(pickle.dumps(FiledValue.write(scratch, value))) for _ in range(2))
     found = filed.loaded()
     assert np.array_equal(found["a"], value["a"])
     assert found["none"].shape == (5, 0)
     assert found["text"] == "x"
+    assert other.loaded() is not found
     assert filed.loaded() is found
+    scratch.remove(filed.name)
+    FiledValue.write(scratch, value).loaded()
+    with pytest.raises(StoreError, match="is gone or torn"):
+        filed.loaded()
 
 
 @pytest.mark.parametrize("torn", [True, False])
@@ -144,29 +149,24 @@ def test_a_cluster_gives_the_same_bits(
 
 
 @pytest.mark.usefixtures("many_groups")
+@pytest.mark.parametrize("clustered", [False, True], ids=["in process", "cluster"])
 @pytest.mark.parametrize("options", [{}, {"power": 1.0}, {"offsets": None}], ids=["plain", "power 1", "no offsets"])
 def test_stripes_give_the_same_numbers(
-    options: dict[str, Any], small: Observations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], clustered: bool, small: Observations, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Columns solved with a factor of the rows of which memory holds 70 rows at a time."""
+    """Columns solved with a factor of the rows of which memory holds 70 rows at a time; no file is left."""
     settings = {**FIXED, **PLAIN, **options, "dtype": "float64"}
     expected = LinRFM(**settings).fit(small)
-    held, count = InProcess.shelf, 0
-
-    def shelf(self: InProcess, height: int, nbytes: int) -> Any:
-        nonlocal count
-        count += 1
-        if not nbytes:
-            return held(self, height, nbytes)
-        return Files(Scratch(str(tmp_path / "scratch")), f"rows-{count}", stripe=70)
-
-    monkeypatch.setattr(InProcess, "shelf", shelf)
+    monkeypatch.setattr(Plan, "stripe", 70)
     monkeypatch.setattr(stripes, "BATCH_BYTES", 7 * 7 * 8 * 20)
-    found = LinRFM(**settings).fit(small)
+    found = LinRFM(**settings).fit(small, client=client if clustered else None)
     ours, theirs = found.completion_.features.factor, expected.completion_.features.factor
     assert np.allclose(ours, theirs, rtol=0, atol=1e-12 * np.abs(theirs).max())
+    assert not np.array_equal(ours, theirs)  # the sums were made in stripes indeed
     assert np.isclose(found.completion_.features.floor, expected.completion_.features.floor, rtol=1e-9)
     assert np.isclose(found.history_[-1].validation_rmse, expected.history_[-1].validation_rmse, rtol=1e-10)
+    assert small.path is not None
+    assert not [path for path in small.path.parent.iterdir() if path.name.endswith(".scratch")]
 
 
 def test_reading_ahead_keeps_the_order_and_the_errors() -> None:

@@ -70,6 +70,8 @@ def plan_facts(plan: Plan, speed: Speed) -> dict[str, Any]:
         "most_rank": plan.most_rank,
         "why": plan.why,
         "groups": len(plan.groups),
+        "group_entries": plan.group_entries,
+        **({"stripe_rows": plan.stripe} if plan.stripe else {}),
         "block_rows": plan.sizes.block_rows,
         "block_entries": plan.sizes.block_entries,
         "flops": plan.flops,

@@ -63,7 +63,7 @@ def solving(plan: Plan, shape: tuple[int, int], entries: int, dtype: Any, second
     The block grows until the time is used: the first pass, which loads the kernels, does not count.
     """
     rng, step = np.random.default_rng(0), Step(0.5, 1.0, plan.sides == "both")
-    most = MOST_ENTRIES if seconds else LEAST_ENTRIES
+    most = min(MOST_ENTRIES, max(LEAST_ENTRIES, entries // 8))
     features, n = _features(plan, shape[1], most, dtype, rng)
     each, size, best = max(1, min(round(entries / max(shape[0], 1)), n)), LEAST_ENTRIES, 0.0
     _half_step(features, _block(1, each, n, dtype, rng), step, threads)
@@ -72,10 +72,7 @@ def solving(plan: Plan, shape: tuple[int, int], entries: int, dtype: Any, second
         block, started = _block(max(1, size // each), each, n, dtype, rng), time.perf_counter()
         _half_step(features, block, step, threads)
         took = time.perf_counter() - started
-        best, size = (
-            max(best, plan.block_flops(block, n) / max(took, 1e-9)),
-            min(4 * size, most, max(LEAST_ENTRIES, entries // 8)),
-        )
+        best, size = max(best, plan.block_flops(block, n) / max(took, 1e-9)), min(4 * size, most)
     return best
 
 
@@ -98,7 +95,7 @@ def _half_step(features: Features, block: RowBlock, step: Step, threads: Threads
 
 
 def _features(plan: Plan, columns: int, rows: int, dtype: Any, rng: np.random.Generator) -> tuple[Features, int]:
-    """Features of the plan's kind, for blocks of up to so many rows; and their columns, as many as are quickly made."""
+    """Features of the plan's kind for blocks of so many rows, and their columns: at most as are quickly made."""
     n = min(columns, MOST_DENSE if plan.features == "dense" else MOST_COLUMNS)
     if plan.features == "dense":
         return DenseFeatures.start(n, dtype, plan.form), n

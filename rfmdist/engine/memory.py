@@ -11,35 +11,43 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rfmdist.machine import OWN_PAGES
+from rfmdist.engine.shelf import FILED_BYTES
+from rfmdist.features.factored import TALL
+from rfmdist.features.stripes import most_columns
+from rfmdist.observations.by_column import MEMORY as COPY_BYTES
+from rfmdist.observations.by_column import stretch
+from rfmdist.observations.kept import HELD_BYTES, PASS_ENTRIES
+from rfmdist.observations.layout import CHUNK, SHARD
+from rfmdist.observations.scratch import PIECE
 
 FRESH, FRESH_WORKER = 195_000_000, 200_000_000
 """Bytes of a process that has loaded Python, the libraries and the kernels; of a Dask worker beside them. Measured."""
 LOADED_LATER = 12_000_000
 """Bytes of what is first used once a fit runs: threads' stacks, codecs, the rest of the kernels. Measured."""
-BLOCKS_AHEAD = 1
-"""Blocks that are read, decoded and standardised at once: the one that is worked on, and those read ahead."""
-ENTRY_TEMPORARIES = 42
-"""Bytes an entry of a block being read takes beside its stored form: positions, offsets, places. Measured."""
-CHUNKS_READ = 16_000_000
-"""Bytes of chunks that are decoded at once, and of their compressed form."""
-START_ENTRY, START_BYTES = 52, 512_000_000
-"""Bytes an entry that the passes before the first iteration hold, and at most in all."""
-COPY_ENTRY, COPY_BYTES = 26, 512_000_000
-"""The same of the making of the column-ordered copy: a buffer, a shard being written, a piece being turned."""
-SHARD, SAVE_ENTRY, LAST_ENTRY = 1 << 22, 24, 26
-"""Entries of a shard; bytes of each entry that a saving holds while shards are written, and with the last one."""
+BLOCKS_HELD = 2
+"""Blocks of one group that are alive at once: one is worked on while the next is read."""
+DECODED = 2.5
+"""Times the bytes of one array of a block, in whole chunks, that reading it takes: as decoded and as compressed."""
+START_ENTRY = 12
+"""Bytes an entry of a block of the passes before the first iteration, beside what two blocks take. Measured."""
+PLACED_ENTRY, WRITTEN_ENTRY = 40, 11
+"""Making the column-ordered copy: bytes an entry that is dealt takes beside what was read, and one of a shard that is
+written beside the shard. Measured."""
+SPLIT_ENTRY = 13
+"""Bytes an entry of a shard of roles that is written. Measured."""
 IDS_LIBRARY = 67_000_000
 """Bytes of what reads ids, which is loaded when a completion is saved, unless it was before. Measured."""
-FEATURES_CHUNK = 16_000_000
-"""Bytes of features that are being written."""
+FEATURES_WRITTEN, FEATURES_CHUNKS = 2.25, 24_000_000
+"""Times their bytes that features take while they are written, and at most. Measured."""
 TEXT_ID, NUMBER_ID = 90, 24
 """Bytes of an id while a completion is saved."""
 TILE_BYTES, PANEL_BYTES = 768 * 768 * 8, 512 * 8
 """Bytes a thread takes for a tile of Z'Z, and a row of a panel of a product of n × n."""
 
-HEAP, HEAP_SHARE = 8_000_000, 0.03
+HEAP, HEAP_SHARE = 14_000_000, 0.03
 """Bytes of small arrays, and share of all, that the C library keeps after they are gone. Measured."""
+SAVED_HEAP = 10_000_000
+"""The same of a saving. Measured."""
 
 Parts = dict[str, int]
 
@@ -63,14 +71,26 @@ class Sizes:
         ones their number.
     side : tuple of int
         Side columns of the rows, and of the columns.
+    uneven : bool
+        Whether rows may have other numbers of side columns than columns have: one is left out where it is constant.
     indicators, margins, scaled : bool
         Whether the block of indicators is fitted, counts and side columns are gathered, rows have scales.
     power : float
         α.
     longest, block_entries, block_rows : int
-        Entries of the longest row; entries and rows of the largest block.
-    groups : int
-        Sums that are held at once (see `sums_held`).
+        Entries of the longest row; entries and rows of the largest block of rows.
+    across_entries, saved_entries : int
+        Entries of the largest block of columns, and of that of rows which a saving goes through.
+    pass_entries : int
+        Entries of the largest block that is only gone through.
+    sums, pass_sums : int
+        Sums that are held at once (see `sums_held`): of an iteration, and of a pass before.
+    group_rows : int
+        Rows of the tallest group.
+    copy_bytes : int
+        What making the column-ordered copy may take; 0 where it is made already.
+    stripe : int or None
+        Rows of the left factor that memory holds at once; None where it holds all.
     threads : int
         Of this process.
     drawn : bool
@@ -92,6 +112,7 @@ class Sizes:
     rank: int = 32
     held: int = 0
     side: tuple[int, int] = (0, 0)
+    uneven: bool = False
     indicators: bool = False
     margins: bool = False
     scaled: bool = False
@@ -99,7 +120,14 @@ class Sizes:
     longest: int = 0
     block_entries: int = 1 << 20
     block_rows: int = 1 << 12
+    across_entries: int = 1 << 20
+    saved_entries: int = 1 << 20
+    pass_entries: int = PASS_ENTRIES
     sums: int = 1
+    pass_sums: int = 1
+    group_rows: int = 1 << 17
+    copy_bytes: int = COPY_BYTES
+    stripe: int | None = None
     threads: int = 1
     drawn: bool = False
     kept_rows: int = 0
@@ -110,7 +138,14 @@ class Sizes:
     @property
     def across(self) -> Sizes:
         """The sizes of the transposed matrix, whose columns are solved in turn."""
-        return replace(self, rows=self.columns, columns=self.rows, side=self.side[::-1])
+        return replace(
+            self,
+            rows=self.columns,
+            columns=self.rows,
+            side=self.side[::-1],
+            block_entries=self.across_entries,
+            across_entries=self.block_entries,
+        )
 
 
 @dataclass(frozen=True)
@@ -152,36 +187,65 @@ def _moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
 
 
 def _tables(sizes: Sizes) -> Parts:
-    """One number or a few for each row and column, from the start to the end."""
+    """A few numbers for each row and column, from the start to the end, and the chunks that reading ended within."""
     m, n = sizes.rows, sizes.columns
-    pointers = 8 * (m + 1) + (8 * (n + 1) if sizes.sides == "both" else 0)
-    offsets = 8 * (m + 2 * n)
+    both = 2 if sizes.sides == "both" else 1
+    pointers = 8 * (m + 1) + (8 * (n + 1) if both > 1 else 0)
+    # Offsets, what they leave and its counts; of the overview two slots of numbers, of columns of sums too.
+    known = (8 + 8 + 8 + 2 * 4) * m + (8 + 8 + 16 + 2 * 16) * n
     scales = 8 * m if sizes.scaled else 0
     margins = 8 * (m + n) + 4 * (m * sizes.side[0] + n * sizes.side[1]) if sizes.margins else 0
-    return {"pointers": pointers, "offsets": offsets + scales, "counts and side columns": margins}
+    return {
+        "pointers": pointers,
+        "offsets and counts": known + scales,
+        "side columns": margins,
+        "chunks held": both * (5 + sizes.stored) * min(sizes.entries, CHUNK),
+    }
 
 
 def starting(sizes: Sizes) -> Parts:
-    """The passes for offsets, scales, range and counts; temporaries a row."""
-    temporaries = 16 * sizes.rows + (8 * (sizes.side[0] + 2) * sizes.rows if sizes.margins else 0)
-    return {"passes of the start": min(START_ENTRY * min(sizes.entries, 1 << 20), START_BYTES) + temporaries}
+    """The passes for offsets, scales, range and counts: blocks, or all entries where they are few, and sums."""
+    entries = min(sizes.pass_entries, sizes.entries)
+    kept = sizes.entries * (4 + sizes.stored)
+    held = kept + 16 * sizes.rows if kept <= HELD_BYTES else 0
+    blocks = entries * (2 * BLOCKS_HELD * (4 + sizes.stored) + BLOCKS_HELD + START_ENTRY)
+    sums = 2 * 16 * sizes.columns * sizes.pass_sums
+    temporaries = 8 * sizes.rows + (8 * (sizes.side[0] + 2) * sizes.rows if sizes.margins else 0)
+    return {"passes of the start": held + blocks + temporaries, "sums of the start": sums}
 
 
 def copying(sizes: Sizes) -> Parts:
-    """The making of the column-ordered copy."""
-    return {"copy by column": min(COPY_ENTRY * sizes.entries, COPY_BYTES) + 16 * sizes.columns}
+    """The making of the column-ordered copy: entries are dealt to stretches, which are then written one by one."""
+    if not sizes.copy_bytes:
+        return {}
+    entry, shard = 5 + sizes.stored, min(sizes.entries, SHARD)
+    step, whole = stretch(sizes.entries, entry, sizes.copy_bytes)
+    dealing = min(sizes.entries, 1 << 20) * (BLOCKS_HELD * (entry + 4) + PLACED_ENTRY)
+    writing = shard * WRITTEN_ENTRY
+    held = entry * (sizes.entries if whole else 2 * step)
+    # The C library keeps what dealing took while the stretches are filled and written.
+    most = held + (max(dealing, writing) if whole else dealing + writing)
+    return {"copy by column": most + 16 * sizes.columns}
+
+
+def copy_room(sizes: Sizes, allowed: int, base: int = FRESH) -> int:
+    """Return what making the copy may take, of so many bytes that are allowed: what nothing else then takes."""
+    room = allowed - base - LOADED_LATER - sum(_tables(sizes).values()) - 16 * sizes.columns
+    return min(COPY_BYTES, max(room, 1))
 
 
 def saving(sizes: Sizes) -> Parts:
-    """The writing of the completion: its entries by shards, or then the last of them beside the ids and counts."""
+    """The writing of the completion: its entries by shards, or then the last of them, or roles, beside the ids."""
     ours = {"features": features_bytes(sizes), "row counts": 8 * sizes.rows}
-    entry = sizes.stored - 4
-    shards = {"shards": min(sizes.entries, SHARD + sizes.block_entries) * (SAVE_ENTRY + 4 * entry)}
+    shard, entry = min(sizes.entries, SHARD), 4 + sizes.stored
+    ours |= {"shard": shard * entry, "blocks in flight": _read_bytes(sizes, sizes.saved_entries)}
+    shards = {"shards being written": int(shard * WRITTEN_ENTRY * entry / 8)}
     ids = (TEXT_ID if sizes.text else NUMBER_ID) * max(sizes.rows, sizes.columns) + 16 * sizes.rows
     last = {
-        "last shard": sizes.entries % SHARD * (LAST_ENTRY + 4 * entry),
+        "roles being written": shard * SPLIT_ENTRY,
         "ids and row counts": ids + (0 if sizes.ids_read else IDS_LIBRARY),
-        "features being written": min(FEATURES_CHUNK, features_bytes(sizes)),
+        "features being written": min(FEATURES_CHUNKS, int(FEATURES_WRITTEN * features_bytes(sizes))),
+        "heap": SAVED_HEAP,
     }
     return max((ours | shards, ours | last), key=lambda parts: sum(parts.values()))
 
@@ -209,10 +273,17 @@ def _read_again(sizes: Sizes) -> bool:
 
 
 def block_bytes(sizes: Sizes) -> int:
-    """Blocks being read, and what the solve of one takes."""
+    """Blocks as they are read and as they are fitted, and what the solve of one takes."""
     entries = min(sizes.block_entries, sizes.entries)
-    one = entries * (4 + sizes.stored + ENTRY_TEMPORARIES + (30 if sizes.drawn else 0)) + min(CHUNKS_READ, 8 * entries)
-    return BLOCKS_AHEAD * one + entries * sizes.itemsize
+    made = entries * (1 + 4 + sizes.itemsize + (8 if sizes.drawn else 0))
+    return BLOCKS_HELD * made + _read_bytes(sizes, entries) + entries * sizes.itemsize
+
+
+def _read_bytes(sizes: Sizes, most: int) -> int:
+    """Blocks of at most so many entries as they lie in the store, and what decoding one of them takes."""
+    entries = min(most, sizes.entries)
+    decoded = DECODED * max(4, sizes.stored) * min(entries + CHUNK, sizes.entries)
+    return int(BLOCKS_HELD * entries * (4 + sizes.stored) + decoded)
 
 
 def features_bytes(sizes: Sizes) -> int:
@@ -238,11 +309,30 @@ def _factored_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
         yield "columns", reading | sums | _at_work(sizes)
         yield "columns, summed", later | sums
         return
+    if sizes.stripe:
+        yield from _striped_moments(sizes, reading, later)
+        return
     yield "rows, joined", later | _joined(sizes)
     yield "rows", reading | {"solved rows": _pieces(sizes)} | _at_work(sizes)
     other = {"features of the other side": features_bytes(sizes.across)}
     yield "columns, joined", later | other | _joined(sizes.across)
     yield "columns", reading | other | {"solved rows": _pieces(sizes.across)} | _at_work(sizes.across)
+
+
+def _striped_moments(sizes: Sizes, reading: Parts, later: Parts) -> Iterator[tuple[str, Parts]]:
+    """Rows go to files group by group; of their factor two stripes are held while one follows another."""
+    solved = {"solved rows": min(2 * sizes.group_rows / max(sizes.rows, 1), 1.0) * _pieces(sizes)}
+    yield "rows", reading | {name: int(size) for name, size in solved.items()} | _at_work(sizes)
+    yield "columns", reading | {"solved rows": _pieces(sizes.across)} | _stripes(sizes) | _at_work(sizes.across)
+    yield "columns, joined", later | _joined(sizes.across)
+
+
+def _stripes(sizes: Sizes) -> Parts:
+    """Stripes of the rows' factor, rows of it that are turned as they are loaded, and the systems of a batch."""
+    row = (sizes.rank + 1) * sizes.itemsize
+    columns = min(sizes.columns, most_columns(sizes.rank, sizes.itemsize))
+    held = 2 * min(sizes.stripe or 0, sizes.rows) + (PIECE if sizes.power > 0.5 else 0)
+    return {"stripes": held * row, "systems": columns * ((sizes.rank + 3) * row + 24)}
 
 
 def _at_work(sizes: Sizes) -> Parts:
@@ -258,15 +348,12 @@ def _pieces(sizes: Sizes) -> int:
 
 
 def _joined(sizes: Sizes) -> Parts:
-    """The update of what crosses: all pieces, and the factor that they are joined to.
-
-    A piece goes once it is joined, but the C library keeps those that have no pages of their own.
-    """
-    factor = sizes.rows * (sizes.rank + sizes.side[0]) * sizes.itemsize
-    high = min(sizes.block_rows, max(1, sizes.block_entries * sizes.rows // max(sizes.entries, 1)))
-    piece = high * (sizes.rank + sizes.side[1]) * sizes.itemsize
-    more = factor if sizes.power > 0.5 and not sizes.indicators else 0
-    return {"solved rows": _pieces(sizes), "next factor": (piece if piece >= OWN_PAGES else factor) + more}
+    """The update of what crosses: it is turned in its place, unless the width changes."""
+    factor = sizes.rows * (sizes.rank + sizes.side[0]) * sizes.itemsize if sizes.uneven and sizes.margins else 0
+    companion = sizes.rows * sizes.rank * sizes.itemsize if sizes.indicators else 0
+    beside = 2 * sizes.rows * sizes.side[0] * sizes.itemsize
+    tile = 2 * TALL * (sizes.rank + sizes.side[1]) * sizes.itemsize if sizes.power > 0.5 or sizes.margins else 0
+    return {"solved rows": _pieces(sizes), "next factor": factor + companion + beside + tile}
 
 
 def _dense_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
@@ -292,6 +379,7 @@ def _dense_crossing(sizes: Sizes, ours: Parts, solves: Parts) -> Iterator[tuple[
     powers = 2 if sizes.power > 0.5 else 0
     yield "rows", ours | solves | {"solved rows": rows}
     yield "rows, joined", ours | {"solved rows": 2 * rows, "products": (2 + powers) * m * m * item}
+    solves = solves | {"blocks in flight": block_bytes(sizes.across)}
     yield "columns", ours | solves | other | {"solved rows": rows}
     yield "columns, joined", ours | other | {"solved rows": 2 * rows, "products": (2 + powers) * n * n * item}
 
@@ -304,14 +392,30 @@ def worker_memory(sizes: Sizes, threads: int, base: int = FRESH_WORKER) -> Memor
 
     ``base`` is what it holds with the libraries and kernels loaded.
     """
+    always = {"Python and libraries": base + LOADED_LATER, **_worker_tables(sizes)}
     kept = {"kept blocks": sizes.kept_rows + sizes.kept_columns}
-    always = {"Python and libraries": base + LOADED_LATER, **_tables(sizes), **kept}
-    moments = _worker_moments(replace(sizes, threads=1), threads)
+    one = replace(sizes, threads=1)
+    moments = [("start", _worker_start(one, threads))]
+    moments += [(name, kept | parts) for name, parts in _worker_moments(one, threads)]
     found = []
     for name, parts in moments:
-        heap = 2 * HEAP + int(HEAP_SHARE * sum((kept | parts).values()))  # messages too
+        heap = HEAP + int(HEAP_SHARE * sum(parts.values()))
         found.append(Memory(name, always | parts | {"heap": heap}))
     return max(found, key=lambda memory: memory.total)
+
+
+def _worker_tables(sizes: Sizes) -> Parts:
+    """What each worker is sent: offsets, for each side its own. Of the pointers it reads what its groups need."""
+    both = 2 if sizes.sides == "both" else 1
+    chunks = both * (8 + 5 + sizes.stored) * min(sizes.entries, CHUNK)
+    margins = _tables(sizes)["side columns"]
+    return {"offsets": 8 * both * (sizes.rows + sizes.columns), "side columns": margins, "chunks held": chunks}
+
+
+def _worker_start(sizes: Sizes, threads: int) -> Parts:
+    """The passes of the start: as many groups at once as it has threads."""
+    parts = starting(sizes)
+    return {name: threads * size for name, size in parts.items()}
 
 
 def _worker_moments(sizes: Sizes, threads: int) -> Iterator[tuple[str, Parts]]:
@@ -321,12 +425,17 @@ def _worker_moments(sizes: Sizes, threads: int) -> Iterator[tuple[str, Parts]]:
         partial = sizes.columns**2 * 8 if sizes.features == "dense" else features_bytes(sizes) + 16 * sizes.columns
         yield "rows", ours | work | {"sums": (threads + 2 + sizes.sums) * partial}
         return
-    solved, across = _pieces(sizes), _pieces(sizes.across)
     if sizes.features == "dense":
-        solved = across = sizes.rows * sizes.columns * sizes.itemsize
-    yield "rows", ours | work | {"solved rows": 2 * solved}
+        yield "rows", ours | work | {"solved rows": 2 * sizes.rows * sizes.columns * sizes.itemsize}
+        return
+    solved, across = _pieces(sizes), 2 * _pieces(sizes.across)  # in messages too
+    group = 2 * threads * min(solved, solved * sizes.group_rows // max(sizes.rows, 1))
+    yield "rows", ours | work | {"solved rows": group + (2 * solved if solved < FILED_BYTES else 0)}
     other = {"features of the other side": features_bytes(sizes.across)}
-    yield "columns", ours | other | work | {"solved rows": 2 * across}
+    if sizes.stripe:
+        other = {name: threads * size for name, size in _stripes(sizes).items()}
+    work = {name: threads * size for name, size in _at_work(sizes.across).items()}
+    yield "columns", ours | other | work | {"solved rows": across}
 
 
 def client_memory(sizes: Sizes, base: int = FRESH) -> Memory:

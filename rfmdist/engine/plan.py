@@ -18,6 +18,7 @@ from rfmdist.engine.memory import (
     Memory,
     Sizes,
     client_memory,
+    copy_room,
     fit_memory,
     kept_need,
     worker_memory,
@@ -25,16 +26,23 @@ from rfmdist.engine.memory import (
 from rfmdist.engine.run import sums_held
 from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
+from rfmdist.features.stripes import most_columns
 from rfmdist.machine import cores
 from rfmdist.observations.blocks import RowBlock
+from rfmdist.observations.by_column import MEMORY
+from rfmdist.observations.kept import PASS_ENTRIES, PASS_ROWS
+from rfmdist.observations.passes import groups_of
 from rfmdist.observations.store import BLOCK_ENTRIES, BLOCK_ROWS, Observations
 
 GROUP_FLOPS = 1e9
 """Least work of a group, about 20 ms of a core: below it a task's own cost shows."""
 GROUP_FLOPS_PER_FEATURE = 2400.0
 """Work of a group for each of the n² numbers of its partial: summing it then costs under a tenth of the work."""
-GROUPS, SMALL, SMALL_GROUPS = 64, 2048, 4
-"""At most 64 groups; at least 4 where n ≤ 2048, since partials of up to 32 MB cost little to add."""
+GROUPS, MANY_ENTRIES, MOST_GROUPS = 64, 1 << 25, 1 << 13
+"""At most 64 groups up to so many entries, then as the root of their number: eight to each of 1024 workers at 1e12, and
+rounds of tasks that stay long beside what a task costs."""
+SMALL, SMALL_GROUPS = 2048, 4
+"""At least 4 groups where n ≤ 2048, since partials of up to 32 MB cost little to add."""
 GROUP_ENTRIES = 1 << 18
 """Entries of a group of a pass that only scores."""
 SCATTER_FLOPS = 50.0
@@ -54,6 +62,8 @@ KEPT_SHARE = 0.25
 given may be used up."""
 LEAST_KEPT = 1 << 22
 """Bytes below which keeping blocks is not worth while."""
+LEAST_STRIPE = 1 << 14
+"""Fewest rows of a stripe: entries are read once for each."""
 SKEW = 2
 """Times their mean length that columns of one block may have, all together."""
 RECOVERED_COPIES = 6
@@ -123,6 +133,7 @@ class Additions(NamedTuple):
     held: int = 0
     results: int = 0
     ids_read: bool = False
+    uneven: bool = False
 
 
 NOTHING = Additions()
@@ -192,17 +203,38 @@ class Plan:
         return self.memory.total
 
     @property
+    def stripe(self) -> int | None:
+        """Rows of the rows' factor that memory holds at once, the others in files; None where it holds all."""
+        return self.sizes.stripe
+
+    @property
+    def copy_bytes(self) -> int:
+        """Bytes that making the column-ordered copy may take, if it is not there."""
+        return copy_room(self.sizes, self.machine.allowed, self.machine.base)
+
+    @property
     def client_bytes(self) -> int:
         """Most resident memory of the process that has a cluster do the work; 0 in process."""
         return client_memory(self.sizes, self.machine.base).total if self.machine.workers else 0
 
     @property
+    def group_entries(self) -> int:
+        """Entries of a group, about."""
+        return -(-self.sizes.entries // max(len(self.groups), 1))
+
+    @property
     def read_bytes(self) -> int:
-        """Stored bytes that an iteration reads, once blocks are kept: of both orders where sides take turns."""
-        orders = [(self.sizes.kept_rows, kept_need(self.sizes)[0])]
+        """Stored bytes that an iteration reads, once blocks are kept: of both orders where sides take turns.
+
+        That of the columns, and the rows' factor, several times where memory holds stripes of it alone.
+        """
+        s, (rows, columns) = self.sizes, kept_need(self.sizes)
+        orders = [(1, s.kept_rows, rows)]
         if self.sides == "both":
-            orders.append((self.sizes.kept_columns, kept_need(self.sizes)[1]))
-        return round(sum(self.stored_bytes * (1 - min(1.0, kept / max(need, 1))) for kept, need in orders))
+            orders.append((-(-s.rows // s.stripe) if s.stripe else 1, s.kept_columns, columns))
+        entries = sum(times * self.stored_bytes * (1 - min(1.0, kept / max(need, 1))) for times, kept, need in orders)
+        batches = -(-s.columns // most_columns(s.rank, s.itemsize)) if s.stripe else 0
+        return round(entries + batches * s.rows * s.rank * s.itemsize)
 
     @property
     def moved_bytes(self) -> int:
@@ -225,10 +257,12 @@ class Plan:
         room = f" of {_megabytes(self.machine.allowed)} allowed"
         where = f"{self.machine.workers} workers of {_megabytes(self.peak_bytes)}" if self.machine.workers else ""
         held = f"{where or 'peak memory ' + _megabytes(self.peak_bytes)}{room}"
+        striped = f", {self.stripe} rows of the rows' factor at once" if self.stripe else ""
         moved = f", moves at most {_megabytes(self.moved_bytes)}" if self.machine.workers else ""
         time = "" if speed is None else f", takes about {self.seconds(*speed):.2g} s"
         return (
-            f"{self.features}, sides {self.sides}{rank}{most}, {len(self.groups)} groups; {held}; an iteration reads"
+            f"{self.features}, sides {self.sides}{rank}{most}, {len(self.groups)} groups of {self.group_entries:.2g}"
+            f" entries, blocks of {self.sizes.block_entries:.2g}{striped}; {held}; an iteration reads"
             f" {_megabytes(self.read_bytes)}{moved}, {self.flops:.2g} flops{time}"
         )
 
@@ -300,7 +334,23 @@ def _largest_factored(
             if plan.peak_bytes <= machine.wanted:
                 return plan
             plans.append(plan)
-    return min(plans, key=lambda plan: plan.peak_bytes)
+    least = min(plans, key=lambda plan: plan.peak_bytes)
+    added = additions.indicators or additions.margins or additions.scaled
+    if least.peak_bytes <= machine.allowed or sides != "both" or added or observations.path is None:
+        return least
+    striped = [_striped(plan) for plan in plans]
+    fitting = (plan for plan in striped if plan.peak_bytes <= machine.allowed)
+    return next(fitting, min(least, *striped, key=lambda plan: plan.peak_bytes))
+
+
+def _striped(plan: Plan) -> Plan:
+    """Keep the rows' factor in files: as many of its rows in memory as that has room for, or else the fewest."""
+    stripe = LEAST_STRIPE << max(0, (plan.sizes.rows // LEAST_STRIPE).bit_length() - 1)
+    while True:
+        found = replace(plan, sizes=replace(plan.sizes, stripe=stripe))
+        if found.peak_bytes <= plan.machine.allowed or stripe == LEAST_STRIPE:
+            return found
+        stripe //= 2
 
 
 def plan_factored(
@@ -318,7 +368,8 @@ def plan_factored(
     most = min(most if rank == "auto" else rank, n)
     r = min(RANK, most) if rank == "auto" else most
     entries = FACTORED_ENTRIES if sides == "both" else max(FACTORED_ENTRIES, ENTRIES_PER_FEATURE * n)
-    number = min(GROUPS, 1 + nnz // entries)
+    number = group_number(nnz, entries)
+    groups = _cut(np.diff(observations.indptr) + 1.0, number)
     half = 2.0 * nnz * r**2 + float(min(m, nnz)) * r**3 / 3
     flops = half + 4.0 * nnz * r if sides == "columns" else 2 * half
     crossing = sides == "both"
@@ -330,6 +381,8 @@ def plan_factored(
         margins=additions.margins and crossing,
         side=(2 + additions.tables[0], 2 + additions.tables[1]) if additions.margins and crossing else (0, 0),
         sums=sums_held(number),
+        uneven=additions.uneven or bool(np.ptp(np.diff(observations.indptr)) == 0 if m else False),
+        group_rows=max((stop - start for start, stop in groups), default=1),
     )
     return Plan(
         "factored",
@@ -337,7 +390,7 @@ def plan_factored(
         r,
         most,
         "",
-        _cut(np.diff(observations.indptr) + 1.0, number),
+        groups,
         "product",
         BLOCK_ROWS,
         flops,
@@ -369,7 +422,7 @@ def plan_dense(
     by_row = product if form == "product" else gram
     flops = float(by_row.sum()) + (0 if form == "product" else 3 * float(n) ** 3)
     wanted = int(by_row.sum() // max(GROUP_FLOPS, GROUP_FLOPS_PER_FEATURE * n**2))
-    number = min(max(wanted, SMALL_GROUPS if n <= SMALL else 1), GROUPS, max(m, 1))
+    number = min(max(wanted, SMALL_GROUPS if n <= SMALL else 1), most_groups(observations.nnz), max(m, 1))
     slab_rows = int(max(SLAB_ROWS, SLAB_BYTES // (itemsize * max(n, 1))))
     groups = _cut(by_row, number)
     highest = max((stop - start for start, stop in groups), default=1)
@@ -416,13 +469,10 @@ def _sizes(
 ) -> Sizes:
     """What memory depends on, of what the observations tell."""
     (m, n), indptr = observations.shape, observations.indptr
-    block_rows = min(block_rows, max(m, 1))
-    longest = int(np.diff(indptr).max(initial=0))
-    block = min(int((indptr[block_rows:] - indptr[:-block_rows]).max(initial=0)), BLOCK_ENTRIES)
-    if sides == "both":  # how long columns are is not known yet
-        across = SKEW * BLOCK_ROWS * observations.nnz // max(n, 1)
-        block = max(block, min(observations.nnz, BLOCK_ENTRIES, across))
-    return Sizes(
+    longest, block_rows = int(np.diff(indptr).max(initial=0)), min(block_rows, max(m, 1))
+    # How long columns are is not known yet.
+    across = min(observations.nnz, BLOCK_ENTRIES, SKEW * BLOCK_ROWS * observations.nnz // max(n, 1))
+    sizes = Sizes(
         m,
         n,
         observations.nnz,
@@ -431,13 +481,28 @@ def _sizes(
         sides=sides,
         power=power,
         longest=longest,
-        block_entries=max(block, longest),
+        block_entries=max(_largest(indptr, block_rows, BLOCK_ENTRIES), longest),
+        across_entries=across,
+        saved_entries=max(_largest(indptr, BLOCK_ROWS, BLOCK_ENTRIES), longest),
         block_rows=block_rows,
+        pass_entries=max(_largest(indptr, PASS_ROWS, PASS_ENTRIES), longest),
+        pass_sums=sums_held(len(groups_of(observations))),
         threads=machine.threads if machine else cores(),
         drawn=additions.drawn,
         scaled=additions.scaled,
         ids_read=additions.ids_read,
+        copy_bytes=0,
     )
+    if sides == "columns" or observations.has_copy:
+        return sizes
+    room = MEMORY if machine is None else copy_room(sizes, machine.allowed, machine.base)
+    return replace(sizes, copy_bytes=room)
+
+
+def _largest(indptr: NDArray[np.int64], rows: int, entries: int) -> int:
+    """Entries of the largest block of so many rows and at most so many ``entries``."""
+    rows = min(rows, max(len(indptr) - 1, 1))
+    return min(int((indptr[rows:] - indptr[:-rows]).max(initial=0)), entries)
 
 
 def _with_kept(plan: Plan) -> Plan:
@@ -475,6 +540,8 @@ def _reason(chosen: Plan, dense: Plan, factored: Plan, features: str, sides: str
         why = f"{chosen.features}: {low:.2g} flops an iteration, exact features {exact:.2g} for as much progress"
     if sides == "auto" and chosen.features == "factored" and chosen.sides == "columns":
         why += "; both sides need more memory than is free"
+    if chosen.stripe:
+        why += "; of the rows' factor memory holds a stripe at a time"
     if rank == "auto" and chosen is factored and chosen.most_rank < min(MOST_RANKS[0], chosen.sizes.columns):
         why += f"; rank at most {chosen.most_rank} in this memory"
     return why
@@ -515,8 +582,17 @@ def _megabytes(size: int) -> str:
 
 def equal_groups(observations: Observations, entries: int = GROUP_ENTRIES) -> tuple[tuple[int, int], ...]:
     """Cut rows into groups of about equal numbers of entries, for passes that only read and solve."""
-    number = min(GROUPS, 1 + observations.nnz // entries)
-    return _cut(np.diff(observations.indptr) + 1.0, number)
+    return _cut(np.diff(observations.indptr) + 1.0, group_number(observations.nnz, entries))
+
+
+def group_number(nnz: int, entries: int) -> int:
+    """Return into how many groups of at least so many ``entries`` all ``nnz`` are cut."""
+    return min(most_groups(nnz), 1 + nnz // entries)
+
+
+def most_groups(nnz: int) -> int:
+    """Return the most groups of ``nnz`` entries: more than workers, but no more than tasks are cheap to send."""
+    return min(MOST_GROUPS, max(GROUPS, round(GROUPS * (nnz / MANY_ENTRIES) ** 0.5)))
 
 
 def _cut(cost: np.ndarray[tuple[int], np.dtype[np.float64]], number: int) -> tuple[tuple[int, int], ...]:

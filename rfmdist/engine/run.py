@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from operator import add
 from typing import Any, NamedTuple, Protocol
 
-from rfmdist.engine.shelf import Files, Held, Returned, Shelf
+from rfmdist.engine.shelf import FILED_BYTES, Files, Held, Returned, Shelf
 from rfmdist.errors import RfmdistError
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.machine import bytes_read, cores
@@ -25,8 +25,6 @@ from rfmdist.observations.scratch import FiledValue, Scratch
 Group = tuple[int, int]
 FAN = 8
 """Branches of the tree at each level, summed one after another: 64 groups hold three sums at once, not seven."""
-FILED_BYTES = 1 << 25
-"""What is larger goes to workers through files: a gigabyte takes each of them a second, and the network nothing."""
 ATTEMPTS = 3
 """Times a step is sent anew after workers were lost together with data that only they held."""
 RESTART_SECONDS = 60
@@ -60,7 +58,10 @@ class Executor(Protocol):
         ...
 
     def shelf(self, height: int, nbytes: int) -> Shelf:
-        """Return where groups put the rows that they solve: ``height`` rows in all, about ``nbytes``."""
+        """Return where groups put the rows that they solve: ``height`` rows in all, about ``nbytes``.
+
+        0 bytes for what is wanted here in any case.
+        """
         ...
 
     def traffic(self) -> Traffic:
@@ -71,8 +72,8 @@ class Executor(Protocol):
 class InProcess:
     """Runs here, on this process's cores: groups one after another, threads within them."""
 
-    def __init__(self, threads: Threads) -> None:
-        self._threads = threads
+    def __init__(self, threads: Threads, scratch: Scratch | None = None, stripe: int | None = None) -> None:
+        self._threads, self._scratch, self._stripe = threads, scratch, stripe
 
     def publish(self, value: Any) -> Any:
         return value
@@ -84,6 +85,8 @@ class InProcess:
         return self._threads.map(lambda panel: function(panel, *shared), [(panel,) for panel in panels])
 
     def shelf(self, height: int, nbytes: int) -> Shelf:
+        if self._scratch is not None and self._stripe and nbytes:
+            return _filed(self._scratch, self._stripe)
         return Held(height)
 
     def traffic(self) -> Traffic:
@@ -115,17 +118,17 @@ class Published:
 class OnClient:
     """Runs on the workers of a `distributed.Client`: a group or a panel is one pure task on one thread."""
 
-    def __init__(self, client: Any, scratch: Scratch | None = None) -> None:
-        self._client, self._scratch = client, scratch
+    def __init__(self, client: Any, scratch: Scratch | None = None, stripe: int | None = None) -> None:
+        self._client, self._scratch, self._stripe = client, scratch, stripe
         self._sent = 0
 
     def publish(self, value: Any) -> Published:
         return Published(value)
 
     def shelf(self, height: int, nbytes: int) -> Shelf:
-        if self._scratch is None or nbytes < FILED_BYTES:
+        if self._scratch is None or nbytes < (1 if self._stripe else FILED_BYTES):
             return Returned()
-        return Files(self._scratch, f"rows-{uuid.uuid4().hex}")
+        return _filed(self._scratch, self._stripe)
 
     def traffic(self) -> Traffic:
         told = self._client.run(_traffic_of, on_error="ignore").values()
@@ -209,21 +212,27 @@ class OnClient:
 
 
 @contextmanager
-def executor(client: Any = None, folder: str | None = None) -> Iterator[Executor]:
+def executor(client: Any = None, folder: str | None = None, stripe: int | None = None) -> Iterator[Executor]:
     """Yield where to run: on the client's workers, or in process on all cores this process may use.
 
-    What is large goes to the workers through files of ``folder``, which they see too; it is removed in the end.
+    What is large goes to the workers through files of ``folder``, which they see too; it is removed in the end. So do,
+    here as there, features of the rows of which memory holds no more than a ``stripe`` of rows.
     """
-    if client is not None:
-        scratch = None if folder is None else Scratch(folder)
-        try:
-            yield OnClient(client, scratch)
-        finally:
-            if scratch is not None:
-                scratch.remove()
-        return
-    with all_threads() as threads:
-        yield InProcess(threads)
+    scratch = None if folder is None else Scratch(folder)
+    try:
+        if client is not None:
+            yield OnClient(client, scratch, stripe)
+            return
+        with all_threads() as threads:
+            yield InProcess(threads, scratch, stripe)
+    finally:
+        if scratch is not None:
+            scratch.remove()
+
+
+def _filed(scratch: Scratch, stripe: int | None) -> Files:
+    """Files of their own for the rows of one half step."""
+    return Files(scratch, f"rows-{uuid.uuid4().hex}", stripe)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from rfmdist.features.protocol import Partial
 from rfmdist.observations.scratch import Filed, Scratch
 
 Group = tuple[int, int]
+FILED_BYTES = 1 << 25
+"""What is larger goes to workers through files: a gigabyte takes each of them a second, and the network nothing."""
 
 
 class Shelf(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rfmdist.engine.shelf import Shelf
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Features, Partial, Scores, Step
-from rfmdist.features.stripes import Batch, accumulate, batches
+from rfmdist.features.stripes import Batch, accumulate, batches, most_columns
 from rfmdist.kernels.threads import Threads
 from rfmdist.observations.blocks import RowBlock
 from rfmdist.observations.scratch import Filed
@@ -56,7 +56,8 @@ def _striped(
     threads: Threads,
 ) -> Partial:
     """Do the same with features that memory does not hold, where no entries are scored."""
-    partial, ranges = features.zero(step), targets.observations.ranges(group, rows=slab_rows)
+    rows = min(slab_rows, most_columns(features.rank, features.factor.itemsize))
+    partial, ranges = features.zero(step), targets.observations.ranges(group, rows=rows)
     for blocks in batches(ranges, features.rank, features.factor.itemsize):
         batch = Batch(features, blocks[0][0], blocks[-1][1])
         for low, factor, offsets in batch.stripes():

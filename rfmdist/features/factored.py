@@ -239,7 +239,7 @@ class FactoredFeatures:
         """
         if not isinstance(self.factor, Filed) or self.factor.stripe:
             return self
-        return resident(self.factor.name, self.in_memory)
+        return resident(self.factor.scratch, f"{self.factor.name}-{self.factor.cuts[0]}", self.in_memory)
 
     def in_memory(self) -> Self:
         """Return the same features, read from files as far as they lie there."""

@@ -27,11 +27,16 @@ COLUMNS = 256
 """Columns that one piece of work solves."""
 
 
+def most_columns(rank: int, itemsize: int) -> int:
+    """Columns whose systems fit `BATCH_BYTES`, one at least."""
+    return max(1, BATCH_BYTES // (rank * rank * itemsize))
+
+
 def batches(ranges: list[tuple[int, int]], rank: int, itemsize: int) -> list[list[tuple[int, int]]]:
     """Cut consecutive blocks into batches whose systems fit `BATCH_BYTES`, one block at least."""
     found: list[list[tuple[int, int]]] = []
     for start, stop in ranges:
-        if not found or (stop - found[-1][0][0]) * rank * rank * itemsize > BATCH_BYTES:
+        if not found or stop - found[-1][0][0] > most_columns(rank, itemsize):
             found.append([])
         found[-1].append((start, stop))
     return found

@@ -75,11 +75,15 @@ def write_by_column(source: Observations, matrix: zarr.Group, name: str, memory:
 
 
 def _step(source: Observations, dtypes: dict[str, np.dtype[Any]], memory: int) -> int:
-    """Entries of a stretch: whole shards, or all entries where they fit or are in memory anyway."""
-    itemsize = sum(dtype.itemsize for dtype in dtypes.values())
+    """Entries of a stretch; all of them where they are in memory anyway."""
+    step, whole = stretch(source.nnz, sum(dtype.itemsize for dtype in dtypes.values()), memory)
+    return max(1, source.nnz) if whole or source.in_memory else step
+
+
+def stretch(nnz: int, itemsize: int, memory: int) -> tuple[int, bool]:
+    """Entries of a stretch, which ``memory`` holds, and whether they are all entries; otherwise whole shards."""
     fit = memory // HELD_SHARE // itemsize
-    whole = source.in_memory or source.nnz <= fit
-    return max(1, source.nnz) if whole else max(1, fit // SHARD) * SHARD
+    return (max(1, nnz), True) if nnz <= fit else (max(1, fit // SHARD) * SHARD, False)
 
 
 def _pointers(source: Observations) -> NDArray[np.int64]:

@@ -23,8 +23,8 @@ Value = TypeVar("Value")
 PIECE = 1 << 14
 """Rows that are multiplied at once."""
 _lock = threading.Lock()
-_resident: dict[str, Any] = {}
-"""The value loaded last in this process, by its name: tasks that follow one another want the same."""
+_resident: dict[str, tuple[Scratch, Any]] = {}
+"""Values loaded in this process, by their files, while these are there: tasks that follow one another want the same."""
 
 
 class Scratch:
@@ -89,6 +89,10 @@ class Scratch:
             raise StoreError(
                 f"{self.folder}: {name} is gone or torn; see that every worker sees this folder, and fit again"
             ) from None
+
+    def holds(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return bool(self._system.exists(f"{self._path}/{name}"))
 
     def remove(self, prefix: str = "") -> None:
         """Remove the files whose names begin with ``prefix``, or the folder; later calls find nothing to do."""
@@ -231,7 +235,7 @@ class FiledValue:
 
     def loaded(self) -> Any:
         """Return the value; tasks of one process that follow one another share it."""
-        return resident(self.name, self._load)
+        return resident(self.scratch, self.name, self._load)
 
     def _load(self) -> Any:
         outs = [np.empty(size, np.uint8) for size in self.sizes]
@@ -240,11 +244,16 @@ class FiledValue:
         return value.in_memory() if hasattr(value, "in_memory") else value
 
 
-def resident(name: str, make: Callable[[], Value]) -> Value:
-    """Return what ``make`` gives, or gave last for the same ``name`` in this process; of others none is held."""
+def resident(scratch: Scratch, name: str, make: Callable[[], Value]) -> Value:
+    """Return what ``make`` gives, or gave before for the same file in this process.
+
+    Held are the values whose files are there still: what is fitted, with the blocks that it keeps, and the features of
+    the moment; those of a step that is over go with their files.
+    """
     with _lock:
         if name not in _resident:
-            _resident.clear()
-            _resident[name] = make()
-        found: Value = _resident[name]
+            for other in [file for file, (place, _) in _resident.items() if not place.holds(file)]:
+                del _resident[other]
+            _resident[name] = scratch, make()
+        found: Value = _resident[name][1]
         return found

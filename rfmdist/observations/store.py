@@ -272,6 +272,11 @@ class Observations:
         return "split" in matrix
 
     @property
+    def has_copy(self) -> bool:
+        """Whether the column-ordered copy that `by_column` makes is there."""
+        return self._order == BY_COLUMN or self._copy()._is_copy_of(self)
+
+    @property
     def offsets(self) -> Offsets | None:
         """The stored offsets, if any (see `store_offsets`)."""
         if self._order == BY_COLUMN:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rfmdist.observations import loops
 from rfmdist.observations.ahead import Ahead
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock, role_table
+from rfmdist.observations.by_column import MEMORY
 from rfmdist.observations.kept import KeptBlocks, Pair
 from rfmdist.observations.scales import Scales
 from rfmdist.observations.store import Observations
@@ -76,15 +77,17 @@ class Targets:
         self._ahead.clear()
         self._kept.clear()
 
-    def transposed(self) -> Targets:
+    def transposed(self, memory: int = MEMORY) -> Targets:
         """Return the targets of the transposed matrix, read by columns (see `Observations.by_column`); none is scored.
+
+        ``memory`` is what making their copy may take.
 
         Raises
         ------
         InputError, StoreError
             As `Observations.by_column`.
         """
-        by_column, offsets = self.observations.by_column(), self.offsets.transposed()
+        by_column, offsets = self.observations.by_column(memory), self.offsets.transposed()
         scales = None if self.scales is None else self.scales.transposed()
         return replace(self, observations=by_column, offsets=offsets, scored=frozenset(), scales=scales)
 
