@@ -237,17 +237,16 @@ class FactoredFeatures:
 
         Once for all tasks of a process.
         """
-        if not isinstance(self.factor, Filed) or self.factor.stripe:
+        if not isinstance(self.factor, Filed):
             return self
         return resident(self.factor.scratch, f"{self.factor.name}-{self.factor.cuts[0]}", self.in_memory)
 
     def in_memory(self) -> Self:
-        """Return the same features, read from files as far as they lie there."""
-        parts = {name: part.load() for name, part in vars(self).items() if isinstance(part, Filed)}
-        if not parts:
+        """Return the same features, read from files as far as they lie there, unless they are read by stripes."""
+        if not isinstance(self.factor, Filed) or self.factor.stripe:
             return self
         found = copy(self)
-        found.__dict__.update(parts)
+        found.__dict__.update((name, part.load()) for name, part in vars(self).items() if isinstance(part, Filed))
         return found
 
     def grown(self, rank: int, seed: int) -> Self:
