@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import halves
+import numba
 import numpy as np
 import oracles
 import pytest
@@ -294,15 +295,17 @@ def test_grown_features_keep_what_they_know(rng: np.random.Generator) -> None:
 
 
 @pytest.fixture(scope="module")
-def prototype() -> Any:
-    """Give the prototype as a module, or skip."""
+def prototype(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Give the prototype as a module, or skip; what is compiled of it is not left beside it for another run to find."""
     if not PROTOTYPE.exists():
         pytest.skip(f"the prototype is not at {PROTOTYPE.resolve()}")
     spec = importlib.util.spec_from_file_location("ratings_prototype", PROTOTYPE)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba.config, "CACHE_DIR", str(tmp_path_factory.mktemp("numba")))
+        spec.loader.exec_module(module)
     return module
 
 
