@@ -130,9 +130,9 @@ class Named:
 
 
 @pytest.mark.parametrize("client", [2], indirect=True)
-@pytest.mark.parametrize(("count", "tree"), [(1, "0"), (3, "((0+1)+2)"), (10, "((((((((0+1)+2)+3)+4)+5)+6)+7)+(8+9))")])
+@pytest.mark.parametrize(("count", "tree"), [(1, "0"), (3, "((0+1)+2)"), (10, "(((((0+1)+2)+3)+(((4+5)+6)+7))+(8+9))")])
 def test_the_tree_is_fixed(client: Client, count: int, tree: str) -> None:
-    """Groups are summed in one order, eight branches a level, in process as on a cluster."""
+    """Groups are summed in one order, four branches a level, in process as on a cluster."""
     groups = [(i, i + 1) for i in range(count)]
     assert InProcess(Threads(1)).reduce(leaf, groups).name == tree
     assert OnClient(client).reduce(leaf, groups).name == tree

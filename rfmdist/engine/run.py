@@ -23,8 +23,10 @@ from rfmdist.machine import bytes_read, cores
 from rfmdist.observations.scratch import FiledValue, Scratch
 
 Group = tuple[int, int]
-FAN = 8
-"""Branches of the tree at each level, summed one after another: 64 groups hold three sums at once, not seven."""
+FAN = 4
+"""Branches of the tree at each level, summed one after another: 64 groups hold four sums at once, not seven."""
+CHAINS = 4
+"""Lowest branches for each thread of a cluster from which on each is one task: a task costs the scheduler 1.5 ms."""
 ATTEMPTS = 3
 """Times a step is sent anew after workers were lost together with data that only they held."""
 RESTART_SECONDS = 60
@@ -120,7 +122,7 @@ class OnClient:
 
     def __init__(self, client: Any, scratch: Scratch | None = None, stripe: int | None = None) -> None:
         self._client, self._scratch, self._stripe = client, scratch, stripe
-        self._sent = 0
+        self._sent = self._threads = 0
 
     def publish(self, value: Any) -> Published:
         return Published(value)
@@ -149,6 +151,7 @@ class OnClient:
         before, so that a worker finds the blocks that it keeps. Others may take it all the same.
         """
         threads = self._client.nthreads()
+        self._threads = sum(threads.values())
         homes = [address for address in sorted(threads) for _ in range(threads[address])]
         return [homes[k * len(homes) // groups] for k in range(groups)] if homes else [None] * groups
 
@@ -156,10 +159,10 @@ class OnClient:
         self, function: Callable[..., Any], groups: Sequence[Group], handles: list[Any], homes: dict[Group, str | None]
     ) -> Any:
         submit = self._client.submit
-        if len(groups) == 1:
+        if len(groups) == 1 or (len(groups) <= FAN and len(homes) >= CHAINS * FAN * self._threads):
             home = homes[groups[0]]
             options = {} if home is None else {"workers": [home], "allow_other_workers": True}
-            return submit(_run_group, function, groups[0], *handles, pure=False, **options)
+            return submit(_run_groups, function, groups, *handles, pure=False, **options)
         first, *others = _branches(groups)
         total = self._tree(function, first, handles, homes)
         for branch in others:
@@ -262,9 +265,9 @@ def _branches(groups: Sequence[Group]) -> list[Sequence[Group]]:
     return [groups[i : i + width] for i in range(0, len(groups), width)]
 
 
-def _run_group(function: Callable[..., Any], group: Group, *shared: Any) -> Any:
+def _run_groups(function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
     with one_blas_thread():
-        return function(group, *map(_loaded, shared), Threads(1))
+        return InProcess(Threads(1)).reduce(function, groups, *map(_loaded, shared))
 
 
 def _run_panel(function: Callable[..., Any], panel: Any, *shared: Any) -> Any:
