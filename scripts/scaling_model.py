@@ -9,7 +9,7 @@ E / 200 rows and at most a million columns. An iteration takes the sum of
     solve       flops / (workers x rate), groups shared out whole
     decode      entries x seconds an entry / workers
     publish     the columns' factor to every node, and to every worker there
-    sum         columns alone: partials within a worker, then across workers, eight branches a level
+    sum         columns alone: partials within a worker, then across workers, four branches a level
     left        both sides: the rows' factor, written by parts and read by every node
     update      the client: gathers n x r numbers, multiplies them
     schedule    Dask's scheduler, a task after the other
