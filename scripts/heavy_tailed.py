@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rfmdist.observations.ahead import ahead
 from rfmdist.observations.layout import index_dtype
+from rfmdist.observations.loops import mixed
 
 SPREAD = 1.2
 """Of the logarithm of row counts; MovieLens 20M's is about 1.1."""
@@ -108,18 +109,10 @@ class Problem:
 
 
 @njit(nogil=True, cache=True)
-def _mixed(state: Any) -> Any:
-    """SplitMix64's finaliser: every bit of the state moves every bit of the word."""
-    word = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
-
-
-@njit(nogil=True, cache=True)
 def _random(state: Any) -> tuple[Any, float]:
     """The next state, and a uniform number inside (0, 1)."""
     state += np.uint64(0x9E3779B97F4A7C15)
-    return state, (np.float64(_mixed(state) >> np.uint64(11)) + 0.5) * 2.0**-53
+    return state, (np.float64(mixed(state) >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
 @njit(nogil=True, cache=True)
@@ -169,7 +162,7 @@ def _fill(rows: Any, starts: Any, popular: Any, factor: Any, noise: Any, seed: A
     for k in range(len(rows)):
         first, last = starts[k], starts[k + 1]
         # Mixed twice, so that no row's stream starts within another's.
-        state = _mixed(_mixed(seed) + np.uint64(rows[k]))
+        state = mixed(mixed(seed) + np.uint64(rows[k]))
         state = _places(state, sums, popular, columns[first:last])
         state = _normals(state, own)
         own /= np.float32(np.sqrt(rank))

@@ -41,9 +41,7 @@ from rfmdist.cli.options import (
     Store,
     Value,
     given,
-    number,
-    pair,
-    whole,
+    settings,
 )
 from rfmdist.cli.verb import INTERRUPTED, Verb
 
@@ -206,11 +204,10 @@ def plan(
     from rfmdist.observations.store import Observations
     from rfmdist.planning import plan
 
-    options = given(
-        memory=memory, workers=workers, features=features, rank=whole(rank), sides=sides, power=power, floor=floor,
-        indicators=number(indicators), ridge_by_count=number(ridge_by_count), row_scale=number(row_scale),
-        side_weight=number(side_weight), row_table=row_table or None, column_table=column_table or None,
-        cosine_features=cosine_features, dtype=dtype, noise=number(noise),
+    options = settings(
+        memory=memory, workers=workers, features=features, rank=rank, sides=sides, power=power, floor=floor,
+        indicators=indicators, ridge_by_count=ridge_by_count, row_scale=row_scale, side_weight=side_weight,
+        row_table=row_table, column_table=column_table, cosine_features=cosine_features, dtype=dtype, noise=noise,
     )  # fmt: skip
     observations = Observations.open(store)
     made = plan(observations, **options)
@@ -264,15 +261,13 @@ def fit(
     from rfmdist.lin_rfm import LinRFM
     from rfmdist.observations.store import Observations
 
-    options = given(
-        features=features, rank=whole(rank), sides=sides, power=power, ridge=number(ridge), floor=floor,
-        replacement=number(replacement), indicators=number(indicators), ridge_by_count=number(ridge_by_count),
-        row_scale=number(row_scale), side_weight=number(side_weight), row_table=row_table or None,
-        column_table=column_table or None, cosine_features=cosine_features, dtype=dtype, max_iter=max_iter, tol=tol,
-        validation_fraction=validation_fraction, noise=number(noise), memory=memory, random_state=seed,
+    options = settings(
+        features=features, rank=rank, sides=sides, power=power, ridge=ridge, floor=floor, replacement=replacement,
+        indicators=indicators, ridge_by_count=ridge_by_count, row_scale=row_scale, side_weight=side_weight,
+        row_table=row_table, column_table=column_table, cosine_features=cosine_features, offsets=offsets, clip=clip,
+        dtype=dtype, max_iter=max_iter, tol=tol, validation_fraction=validation_fraction, noise=noise, memory=memory,
+        random_state=seed,
     )  # fmt: skip
-    options |= {} if offsets is None else {"offsets": None if offsets == "none" else offsets}
-    options |= {} if clip is None else {"clip": pair(clip)}
     check_output(output, overwrite, store)
     observations = Observations.open(store)
     with (

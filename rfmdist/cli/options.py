@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -55,20 +56,26 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def number(text: str | None) -> float | str | None:
+def settings(**options: Any) -> dict[str, Any]:
+    """Settings of a fit that were given, their text turned into what it stands for; an empty list is none."""
+    found = {name: value for name, value in options.items() if value is not None and value != []}
+    return {name: READ[name](value) if name in READ else value for name, value in found.items()}
+
+
+def number(text: str) -> float | str:
     """A number where the text is one; what else it may be, and its range, the estimator checks."""
     try:
-        return None if text is None else float(text)
+        return float(text)
     except ValueError:
         return text
 
 
-def whole(text: str | None) -> int | list[Any] | str | None:
+def whole(text: str) -> int | list[Any] | str:
     """A whole number, or several, where the text is that; the rest the estimator checks."""
-    if text is not None and "," in text:
+    if "," in text:
         return [whole(part) for part in text.split(",")]
     try:
-        return None if text is None else int(text)
+        return int(text)
     except ValueError:
         return text
 
@@ -77,3 +84,17 @@ def pair(text: str) -> Any:
     """A range, none, or what else the estimator checks."""
     low, comma, high = text.partition(",")
     return (number(low), number(high)) if comma else None if text == "none" else text
+
+
+def _unless_none(text: str) -> str | None:
+    return None if text == "none" else text
+
+
+NUMBERS = ("ridge", "replacement", "indicators", "ridge_by_count", "row_scale", "side_weight", "noise")
+READ: dict[str, Callable[[str], Any]] = {
+    "rank": whole,
+    "clip": pair,
+    "offsets": _unless_none,
+    **dict.fromkeys(NUMBERS, number),
+}
+"""What turns the text of an option into the setting."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -31,7 +30,7 @@ from rfmdist.machine import cores
 from rfmdist.observations.blocks import RowBlock
 from rfmdist.observations.by_column import MEMORY
 from rfmdist.observations.kept import PASS_ENTRIES, PASS_ROWS
-from rfmdist.observations.passes import groups_of
+from rfmdist.observations.passes import cut, cut_rows, groups_of
 from rfmdist.observations.store import BLOCK_ENTRIES, BLOCK_ROWS, Observations
 
 GROUP_FLOPS = 1e9
@@ -245,7 +244,7 @@ class Plan:
         right = self.feature_bytes + s.columns * s.itemsize
         if self.sides == "columns":
             partial = s.columns**2 * 8 if self.features == "dense" else right + 16 * s.columns
-            return (len(self.groups) - 1) * partial + partial + workers * right
+            return len(self.groups) * partial + workers * right
         left = s.rows**2 * s.itemsize if self.features == "dense" else right * s.rows // max(s.columns, 1)
         solved = 2 * s.rows * s.columns * s.itemsize if self.features == "dense" else left + right
         return workers * (left + right) + 2 * solved
@@ -273,11 +272,9 @@ class Plan:
 
     def block_flops(self, block: RowBlock, columns: int) -> float:
         """Flops of the solves and sums of a block of so many columns, counted as those of an iteration."""
-        entries, counts = float(len(block.values)), np.diff(block.indptr).astype(float)
         if self.features == "dense":
-            return float(_dense_row_flops(counts, columns, self.form).sum())
-        half = 2 * entries * self.rank**2 + len(counts) * self.rank**3 / 3
-        return half + (4 * entries * self.rank if self.sides == "columns" else 0)
+            return float(_dense_row_flops(np.diff(block.indptr).astype(float), columns, self.form).sum())
+        return _half_step_flops(len(block.values), block.stop - block.start, self.rank, self.sides)
 
     def seconds(self, flops: float, bytes_: float) -> float:
         """Expected seconds of an iteration, where this machine does so many flops and reads so many bytes a second."""
@@ -368,11 +365,8 @@ def plan_factored(
     most = min(most if rank == "auto" else rank, n)
     r = min(RANK, most) if rank == "auto" else most
     entries = FACTORED_ENTRIES if sides == "both" else max(FACTORED_ENTRIES, ENTRIES_PER_FEATURE * n)
-    number = group_number(nnz, entries)
-    groups = _cut(np.diff(observations.indptr) + 1.0, number)
-    half = 2.0 * nnz * r**2 + float(min(m, nnz)) * r**3 / 3
-    flops = half + 4.0 * nnz * r if sides == "columns" else 2 * half
-    crossing = sides == "both"
+    groups, crossing = equal_groups(observations, entries), sides == "both"
+    flops = (2 if crossing else 1) * _half_step_flops(nnz, min(m, nnz), r, sides)
     sizes = replace(
         _sizes(observations, dtype, power, sides, machine, additions),
         rank=most,
@@ -380,7 +374,7 @@ def plan_factored(
         indicators=additions.indicators and crossing,
         margins=additions.margins and crossing,
         side=(2 + additions.tables[0], 2 + additions.tables[1]) if additions.margins and crossing else (0, 0),
-        sums=sums_held(number),
+        sums=sums_held(group_number(nnz, entries)),
         uneven=additions.uneven or bool(np.ptp(np.diff(observations.indptr)) == 0 if m else False),
         group_rows=max((stop - start for start, stop in groups), default=1),
     )
@@ -424,7 +418,7 @@ def plan_dense(
     wanted = int(by_row.sum() // max(GROUP_FLOPS, GROUP_FLOPS_PER_FEATURE * n**2))
     number = min(max(wanted, SMALL_GROUPS if n <= SMALL else 1), most_groups(observations.nnz), max(m, 1))
     slab_rows = int(max(SLAB_ROWS, SLAB_BYTES // (itemsize * max(n, 1))))
-    groups = _cut(by_row, number)
+    groups = cut(np.concatenate([[0.0], np.cumsum(by_row)]), number)
     highest = max((stop - start for start, stop in groups), default=1)
     if sides == "both":
         flops += float(counts.sum()) ** 3 / max(n, 1) ** 2 / 3 + 2 * float(counts.sum()) * m + float(m) ** 2 * n
@@ -451,6 +445,12 @@ def plan_dense(
         machine or Machine.of(),
         stored_bytes=observations.stored_bytes,
     )
+
+
+def _half_step_flops(entries: float, rows: float, rank: int, sides: Sides) -> float:
+    """Flops of a half step of a factored fit: products and Cholesky factors, and Z'B where sides do not take turns."""
+    half = 2.0 * entries * rank**2 + float(rows) * rank**3 / 3
+    return half + 4.0 * entries * rank if sides == "columns" else half
 
 
 def _dense_row_flops(counts: NDArray[np.float64], n: float, form: str) -> NDArray[np.float64]:
@@ -513,7 +513,7 @@ def _with_kept(plan: Plan) -> Plan:
         middle = (low + high) // 2
         kept = _keeping(plan, middle)
         bytes_ = kept.sizes.kept_rows + kept.sizes.kept_columns
-        held = bytes_ * max(plan.machine.workers, 1) if plan.machine.workers else bytes_
+        held = bytes_ * max(plan.machine.workers, 1)
         fits = kept.peak_bytes <= plan.machine.allowed and held <= plan.machine.kept
         low, high = (middle, high) if fits else (low, middle)
     return _keeping(plan, low) if low > LEAST_KEPT else plan
@@ -582,7 +582,7 @@ def _megabytes(size: int) -> str:
 
 def equal_groups(observations: Observations, entries: int = GROUP_ENTRIES) -> tuple[tuple[int, int], ...]:
     """Cut rows into groups of about equal numbers of entries, for passes that only read and solve."""
-    return _cut(np.diff(observations.indptr) + 1.0, group_number(observations.nnz, entries))
+    return cut_rows(observations, group_number(observations.nnz, entries))
 
 
 def group_number(nnz: int, entries: int) -> int:
@@ -593,11 +593,3 @@ def group_number(nnz: int, entries: int) -> int:
 def most_groups(nnz: int) -> int:
     """Return the most groups of ``nnz`` entries: more than workers, but no more than tasks are cheap to send."""
     return min(MOST_GROUPS, max(GROUPS, round(GROUPS * (nnz / MANY_ENTRIES) ** 0.5)))
-
-
-def _cut(cost: np.ndarray[tuple[int], np.dtype[np.float64]], number: int) -> tuple[tuple[int, int], ...]:
-    """Cut rows into at most ``number`` ranges of about equal cost, none empty."""
-    sums = np.cumsum(cost)
-    inner = np.searchsorted(sums, np.arange(1, number) * (sums[-1] / number)) + 1 if len(cost) else []
-    cuts = np.unique(np.concatenate([[0], np.minimum(inner, len(cost)), [len(cost)]])).astype(int).tolist()
-    return tuple(pairwise(cuts))

@@ -122,7 +122,7 @@ class OnClient:
 
     def __init__(self, client: Any, scratch: Scratch | None = None, stripe: int | None = None) -> None:
         self._client, self._scratch, self._stripe = client, scratch, stripe
-        self._sent = self._threads = 0
+        self._sent = 0
 
     def publish(self, value: Any) -> Published:
         return Published(value)
@@ -137,8 +137,10 @@ class OnClient:
         return Traffic(self._sent + sum(sent for sent, _ in told), sum(read for _, read in told))
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
-        homes = dict(zip(groups, self._homes_of(len(groups)), strict=True))
-        return self._computed(lambda handles: [self._tree(function, groups, handles, homes)], shared)[0]
+        homes = self._homes()
+        most = FAN if len(groups) >= CHAINS * FAN * len(homes) else 1  # groups that one task may take
+        placed = {group: homes[k * len(homes) // len(groups)] for k, group in enumerate(groups) if homes}
+        return self._computed(lambda handles: [self._tree(function, groups, handles, placed, most)], shared)[0]
 
     def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
         def submit(handles: list[Any]) -> list[Any]:
@@ -146,27 +148,33 @@ class OnClient:
 
         return self._computed(submit, [self.publish(value) for value in shared])
 
-    def _homes_of(self, groups: int) -> list[str | None]:
-        """Where each group is best run: neighbours together, so that most sums move nothing, and each where it was
-        before, so that a worker finds the blocks that it keeps. Others may take it all the same.
+    def _homes(self) -> list[str]:
+        """Address of a worker for each of the cluster's threads, neighbours together.
+
+        A group is best run where its neighbours are, so that most sums move nothing, and where it was before, so that
+        the worker finds the blocks that it keeps. Others may take it all the same.
         """
         threads = self._client.nthreads()
-        self._threads = sum(threads.values())
-        homes = [address for address in sorted(threads) for _ in range(threads[address])]
-        return [homes[k * len(homes) // groups] for k in range(groups)] if homes else [None] * groups
+        return [address for address in sorted(threads) for _ in range(threads[address])]
 
     def _tree(
-        self, function: Callable[..., Any], groups: Sequence[Group], handles: list[Any], homes: dict[Group, str | None]
+        self,
+        function: Callable[..., Any],
+        groups: Sequence[Group],
+        handles: list[Any],
+        placed: dict[Group, str],
+        most: int,
     ) -> Any:
+        """Submit the sum over ``groups``, ``most`` of the tree's lowest branch in one task."""
         submit = self._client.submit
-        if len(groups) == 1 or (len(groups) <= FAN and len(homes) >= CHAINS * FAN * self._threads):
-            home = homes[groups[0]]
+        if len(groups) <= most:
+            home = placed.get(groups[0])
             options = {} if home is None else {"workers": [home], "allow_other_workers": True}
             return submit(_run_groups, function, groups, *handles, pure=False, **options)
         first, *others = _branches(groups)
-        total = self._tree(function, first, handles, homes)
+        total = self._tree(function, first, handles, placed, most)
         for branch in others:
-            total = submit(add, total, self._tree(function, branch, handles, homes), pure=False)
+            total = submit(add, total, self._tree(function, branch, handles, placed, most), pure=False)
         return total
 
     def _computed(self, submit: Callable[[list[Any]], list[Any]], shared: Sequence[Any]) -> list[Any]:

@@ -39,10 +39,9 @@ def entry_hash(seed: int, rows: NDArray[np.integer], columns: NDArray[np.integer
 
 def _start(seed: int) -> np.uint64:
     """The seed's part of the state."""
-    state = seed * SEED % WORD
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        state = (state ^ (state >> shift)) * factor % WORD
-    return np.uint64(state ^ (state >> 31))
+    from rfmdist.observations import loops
+
+    return np.uint64(loops.mixed(np.uint64(seed * SEED % WORD)))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ Array = NDArray[Any]
 def hash_entries(rows: Array, columns: Array, factors: Array, start: int, words: Array) -> None:
     """SplitMix64's finaliser of ``start + row factors[0] + column factors[1]`` into ``words`` (entries,), uint64."""
     for t in range(len(rows)):
-        words[t] = _mixed(np.uint64(rows[t]) * factors[0] + np.uint64(columns[t]) * factors[1] + start)
+        words[t] = mixed(np.uint64(rows[t]) * factors[0] + np.uint64(columns[t]) * factors[1] + start)
 
 
 @njit(nogil=True, cache=True)
@@ -34,12 +34,12 @@ def hold_out(
     for i in range(len(indptr) - 1):
         state = np.uint64(first + i) * factors[0] + start
         for e in range(indptr[i], indptr[i + 1]):
-            if roles[e] == 0 and _mixed(np.uint64(indices[e]) * factors[1] + state) < limit:
+            if roles[e] == 0 and mixed(np.uint64(indices[e]) * factors[1] + state) < limit:
                 roles[e] = into
 
 
 @njit(nogil=True, cache=True)
-def _mixed(state: Any) -> Any:
+def mixed(state: Any) -> Any:
     """Finalise SplitMix64's state: every bit of it moves every bit of the result."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

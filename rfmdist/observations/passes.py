@@ -72,9 +72,19 @@ class Here:
 
 def groups_of(observations: Observations) -> tuple[Group, ...]:
     """Cut the rows into groups of about equal numbers of rows and entries; at least one, which may be empty."""
-    indptr = observations.indptr
-    m, number = len(indptr) - 1, min(GROUPS, 1 + int(indptr[-1]) // GROUP_ENTRIES)
-    cost = indptr + np.arange(m + 1)
-    inner = np.searchsorted(cost, np.arange(1, number) * (int(cost[-1]) / number))
-    cuts = np.unique(np.concatenate([[0], np.minimum(inner, m), [m]])).tolist()
-    return tuple(pairwise(cuts)) or ((0, 0),)
+    return cut_rows(observations, min(GROUPS, 1 + observations.nnz // GROUP_ENTRIES)) or ((0, 0),)
+
+
+def cut_rows(observations: Observations, number: int) -> tuple[Group, ...]:
+    """Cut the rows into at most ``number`` groups of about equal numbers of rows and entries."""
+    return cut(observations.indptr + np.arange(observations.shape[0] + 1), number)
+
+
+def cut(sums: NDArray[Any], number: int) -> tuple[Group, ...]:
+    """Cut rows into at most ``number`` ranges of about equal cost, none empty.
+
+    ``sums`` (rows + 1,) are the costs of all rows before each, and of all.
+    """
+    rows = len(sums) - 1
+    inner = np.searchsorted(sums, np.arange(1, number) * (float(sums[-1]) / number))
+    return tuple(pairwise(np.unique(np.concatenate([[0], np.minimum(inner, rows), [rows]])).tolist()))

@@ -211,7 +211,7 @@ class Observations:
     def nnz(self) -> int:
         return int(self._array("data").shape[0])
 
-    @property
+    @cached_property
     def stored_bytes(self) -> int:
         """Bytes of the entries as they lie in the store, compressed; the row pointers and ids are not among them."""
         return sum(
@@ -427,7 +427,8 @@ class Observations:
         """
         self.refuse_change()
         write_split(self._matrix, roles, self.nnz, self.name)
-        self.__dict__.pop("_entries", None)  # it may hold a part of the earlier split
+        for told_before in ("_entries", "stored_bytes"):  # of the earlier split, or of none
+            self.__dict__.pop(told_before, None)
         self.remove_offsets()
 
     def store_offsets(self, offsets: Offsets) -> None:
