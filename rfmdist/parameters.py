@@ -71,6 +71,17 @@ def greatest_rank(rank: Any) -> Any:
     return max(rank) if isinstance(rank, tuple | list) else rank
 
 
+def check_workers(workers: Any) -> None:
+    """Refuse a number of workers that is none.
+
+    Raises
+    ------
+    InputError
+    """
+    if not _is_whole(workers) or workers < 0:
+        raise InputError(f"workers={workers!r} must be a whole number: the processes of a cluster, or 0 without one")
+
+
 def check_extras(model: Any, plan: Plan) -> None:
     """Refuse additions that the planned features cannot take in.
 

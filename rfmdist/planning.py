@@ -13,7 +13,7 @@ from rfmdist.engine.plan import NOTHING, Additions, Machine, Plan, make_plan
 from rfmdist.features.augmented import Extras
 from rfmdist.machine import parse_size, resident_bytes, steady_memory
 from rfmdist.observations.store import Observations
-from rfmdist.parameters import check_extras, check_parameters, greatest_rank
+from rfmdist.parameters import check_extras, check_parameters, check_workers, greatest_rank
 
 if TYPE_CHECKING:
     from rfmdist.lin_rfm import LinRFM
@@ -54,6 +54,7 @@ def plan(observations: Any, *, memory: str | int | None = None, workers: int = 0
         observations = Observations.from_scipy(observations)
     model = LinRFM(**settings)
     check_parameters(model)
+    check_workers(workers)
     budget = None if memory is None else parse_size(memory)
     made = plan_of(model, observations, Machine.of(budget, FRESH, workers, 1 if workers else None))
     check_extras(model, made)

@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rfmdist
 from rfmdist.completion import Completion
 from rfmdist.engine import plan as planning
 from rfmdist.engine.memory import Sizes, copy_room, copying, fit_memory, worker_memory
@@ -434,3 +435,10 @@ def test_stripes_are_planned_where_they_are_asked_for_and_possible() -> None:
     for refused in ({"path": None}, {"additions": Additions(indicators=True)}):
         with pytest.raises(InputError, match="features of rank 64 need"):
             made(700, **refused)
+
+
+@pytest.mark.parametrize("workers", [-1, 1.5, "two", True])
+def test_a_number_of_workers_that_is_none_is_refused(workers: Any) -> None:
+    """A cluster of fewer than no processes, or of parts of one, is told in one sentence."""
+    with pytest.raises(InputError, match="must be a whole number: the processes of a cluster, or 0 without one"):
+        rfmdist.plan(sp.eye_array(5, format="csr"), workers=workers)
