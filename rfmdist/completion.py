@@ -178,7 +178,7 @@ class Completion:
 
     def score_role(self, role: Role, run: Executor) -> Scores:
         """Score the stored entries of ``role``, which must not be among the fitted ones to mean anything."""
-        targets = replace(self.targets, scored=frozenset({role}))
+        targets = replace(self.targets, scored=frozenset({role}), scratch=None)
         shared = [run.publish(value) for value in (targets, self.features, self.step)]
         groups = equal_groups(self.observations)
         return run.reduce(work.score, groups, *shared) if groups else Scores()

@@ -165,7 +165,7 @@ class Fit:
     def finish(self, found: Completion) -> Completion:
         """Return the completion, which keeps no blocks in memory."""
         self.preparation.release()
-        return Completion(replace(found.targets, keep_bytes=0), found.features, found.step)
+        return Completion(replace(found.targets, keep_bytes=0, scratch=None), found.features, found.step)
 
     def _advance(self, sides: list[Side], features: Features, step: Step) -> tuple[Scores, Features]:
         """One iteration: each side solved in turn; the scores of the rows, and the features that follow."""

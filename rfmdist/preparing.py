@@ -146,10 +146,10 @@ class Preparation:
 
     def _made(self, known: Known, row_scale: float) -> Start:
         targets, columns, shrinkage = self._targets(known, row_scale)
-        sides = [Side(targets, self.run.publish(targets), self.plan.groups)]
+        sides = [Side(targets, self.run.publish(targets, lasting=True), self.plan.groups)]
         if self.plan.sides == "both":
             across = targets.transposed(self.plan.copy_bytes)
-            sides.append(Side(across, self.run.publish(across), equal_groups(across.observations, FACTORED_ENTRIES)))
+            sides.append(Side(across, self.run.publish(across, lasting=True), equal_groups(across.observations, FACTORED_ENTRIES)))
         return Start(sides, columns, shrinkage, known, self.plan)
 
     def _targets(self, known: Known, row_scale: float) -> tuple[Targets, NDArray[np.float64], tuple[float, float]]:
@@ -170,6 +170,7 @@ class Preparation:
             known.clip,
             scales,
             keep_bytes=self.plan.kept_bytes,
+            scratch=self.run.scratch,
         )
         shrinkage = (
             INTERCEPT_SHRINKAGE if model.offsets in ("both", "rows") else np.inf,

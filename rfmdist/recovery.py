@@ -119,7 +119,7 @@ class Recovery:
         self.error, self.known, self.targets = error, known, targets
         self.noise = noise / self.targets.unit
         self.slab_rows, self.room = plan.slab_rows, plan.machine.wanted - plan.machine.base
-        self.side = _Side(self.targets, run.publish(self.targets), equal_groups(targets.observations, FACTORED_ENTRIES))
+        self.side = _Side(self.targets, run.publish(self.targets, lasting=True), equal_groups(targets.observations, FACTORED_ENTRIES))
         self.passes = Projection(run, self.side.groups, self._step)
         m, n = targets.observations.shape
         everything = np.ones(m, np.bool_), np.ones(n, np.bool_)
@@ -139,7 +139,7 @@ class Recovery:
         """Look for a rank and a matrix that can be certified; what is returned tells whether one was."""
         across = self.targets.transposed()
         groups = equal_groups(across.observations, FACTORED_ENTRIES)
-        sides = [self.side, _Side(across, self.run.publish(across), groups)]
+        sides = [self.side, _Side(across, self.run.publish(across, lasting=True), groups)]
         cap, most = self._caps()
         restart, features, ridge = 0, None, START
         try:

@@ -1,12 +1,13 @@
 """Time an iteration read from disk beside one of memory, and workers beside threads; count the bytes that move.
 
-    python scripts/bench_scale.py [--store STORE] [--rank 32] [--repeat 5] [--points FILE.json] [--only WHAT]
+    python scripts/bench_scale.py [--store STORE] [--rank 32] [--repeat 5] [--rounds 3] [--points FILE.json] [--only WHAT]
 
 Without a store one of 140,000 x 27,000 with 20 million entries is generated (`heavy_tailed.py`). ``stream``: both
-forms of the factored fit, with all blocks kept in memory, and with none, the files in the system's cache and dropped
-from it before each iteration. ``workers``: one process of one thread, two of them, two threads of this one. ``bytes``:
+forms of the factored fit, with all blocks kept in memory, and with none, the files (the store's, and those a fit leaves
+beside it) in the system's cache and dropped from it before each iteration. ``workers``: one process of one thread, two of them, two threads of this one. ``bytes``:
 what Dask's workers have sent, beside (groups - 1) n r itemsize + workers n r itemsize. Seconds are the least of an
-iteration after the first. ``--points`` keeps the figures for `scaling_model.py`. Needs a quiet machine.
+iteration after the first, over rounds in which all are timed one after another: other work on the machine comes and
+goes. ``--points`` keeps the figures for `scaling_model.py`.
 """
 
 from __future__ import annotations
@@ -64,6 +65,12 @@ def fitted(store: Path, options: argparse.Namespace, before: Any = None, client:
     return figures
 
 
+def least(found: dict[str, float], names: list[str], seconds: list[float]) -> None:
+    """Keep of each name the least seconds of all rounds."""
+    for name, took in zip(names, seconds, strict=True):
+        found[name] = min(took, found.get(name, took))
+
+
 @contextmanager
 def nothing_kept() -> Iterator[None]:
     """Have fits keep no block in memory, as where the budget leaves no room."""
@@ -76,12 +83,13 @@ def nothing_kept() -> Iterator[None]:
 
 
 def dropper(store: Path) -> Any:
-    """Return a function that drops the files of a store from the system's cache."""
+    """Return a function that drops the files of a store, and those of fits beside it, from the system's cache."""
 
     def drop() -> None:
-        for file in store.rglob("*"):
+        for file in [*store.rglob("*"), *store.parent.glob(f".{store.name}.*.scratch/*")]:
             if file.is_file():
                 descriptor = os.open(file, os.O_RDONLY)
+                os.fsync(descriptor)  # what is not written yet is not dropped
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
                 os.close(descriptor)
 
@@ -90,13 +98,15 @@ def dropper(store: Path) -> Any:
 
 def stream(store: Path, options: argparse.Namespace) -> dict[str, float]:
     """Time iterations of kept blocks, and of blocks that are read, warm and cold."""
-    found = {}
+    found: dict[str, float] = {}
     for sides in ("columns", "both"):
-        kept = fitted(store, options, sides=sides).seconds
-        with nothing_kept():
-            warm = fitted(store, options, sides=sides).seconds
-            cold = fitted(store, options, dropper(store), sides=sides).seconds
-        found |= {f"{sides} kept": kept, f"{sides} warm": warm, f"{sides} cold": cold}
+        names = [f"{sides} {how}" for how in ("kept", "warm", "cold")]
+        for _ in range(options.rounds):
+            seconds = [fitted(store, options, sides=sides).seconds]
+            with nothing_kept():
+                seconds += [fitted(store, options, drop, sides=sides).seconds for drop in (None, dropper(store))]
+            least(found, names, seconds)
+        kept, warm, cold = (found[name] for name in names)
         print(
             f"{sides:8} in memory {kept:6.3f} s   from disk, warm {warm:6.3f} s: {kept / warm:.2f} of its speed,"
             f" cold {cold:6.3f} s: {kept / cold:.2f}",
@@ -125,12 +135,16 @@ def workers(store: Path, options: argparse.Namespace) -> dict[str, float]:
     observations = rfmdist.Observations.open(store)
     (m, n), r = observations.shape, options.rank
     for sides in ("columns", "both"):
-        for count in (1, 2):
-            with cluster(count) as client:
-                figures = fitted(store, options, sides=sides, client=client)
-            found |= {f"{sides} {count} workers": figures.seconds, f"{sides} {count} moved": float(figures.moved)}
-        found[f"{sides} threads"] = fitted(store, options, sides=sides).seconds
-        one, two, here = (found[f"{sides} {name}"] for name in ("1 workers", "2 workers", "threads"))
+        names = [f"{sides} {name}" for name in ("1 workers", "2 workers", "threads")]
+        for _ in range(options.rounds):
+            seconds = []
+            for count in (1, 2):
+                with cluster(count) as client:
+                    figures = fitted(store, options, sides=sides, client=client)
+                seconds.append(figures.seconds)
+                found[f"{sides} {count} moved"] = float(figures.moved)
+            least(found, names, [*seconds, fitted(store, options, sides=sides).seconds])
+        one, two, here = (found[name] for name in names)
         plan = rfmdist.plan(observations, rank=r, sides=sides, workers=2, **SETTINGS)
         foreseen = (len(plan.groups) - 1 + 2) * n * r * 4 if sides == "columns" else 2 * (m + n) * r * 4
         print(
@@ -147,6 +161,7 @@ def main() -> None:
     arguments.add_argument("--store", type=Path)
     arguments.add_argument("--rank", type=int, default=32)
     arguments.add_argument("--repeat", type=int, default=5)
+    arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--points", type=Path)
     arguments.add_argument("--only", choices=["stream", "workers"])
     options = arguments.parse_args()

@@ -13,6 +13,7 @@ PACKAGE = Path(rfmdist.__file__).parent
 LAYERS = (
     {"cli", "__main__"},
     {"report"},
+    {"baselines", "deep", "sensing", "sparse_regression", "nfa"},
     {
         "lin_rfm",
         "estimator",
@@ -29,6 +30,8 @@ LAYERS = (
         "certificate",
         "spectrum",
         "cores",
+        "iterating",
+        "objective",
     },
     {"completion", "serving", "saving"},
     {"engine"},
@@ -42,6 +45,7 @@ FOREIGN = {
     "distributed": {"engine", "cli"},
     "numba": {"kernels", "observations"},
     "cupy": {"kernels"},
+    "jax": {"baselines"},
     "duckdb": {"observations"},
 }
 """Libraries that only these parts may know."""

@@ -45,10 +45,15 @@ class Traffic(NamedTuple):
 
 
 class Executor(Protocol):
-    """Where the work of a fit runs."""
+    """Where the work of a fit runs; ``scratch`` is the folder that all of it sees, if there is one."""
 
-    def publish(self, value: Any) -> Any:
-        """Make ``value`` known where work runs; what is returned may be passed as a shared argument."""
+    scratch: Scratch | None
+
+    def publish(self, value: Any, *, lasting: bool = False) -> Any:
+        """Make ``value`` known where work runs; what is returned may be passed as a shared argument.
+
+        A ``lasting`` one stays there until it is gone here: it holds what was read for it.
+        """
         ...
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
@@ -75,9 +80,9 @@ class InProcess:
     """Runs here, on this process's cores: groups one after another, threads within them."""
 
     def __init__(self, threads: Threads, scratch: Scratch | None = None, stripe: int | None = None) -> None:
-        self._threads, self._scratch, self._stripe = threads, scratch, stripe
+        self._threads, self.scratch, self._stripe = threads, scratch, stripe
 
-    def publish(self, value: Any) -> Any:
+    def publish(self, value: Any, *, lasting: bool = False) -> Any:
         return value
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
@@ -87,8 +92,8 @@ class InProcess:
         return self._threads.map(lambda panel: function(panel, *shared), [(panel,) for panel in panels])
 
     def shelf(self, height: int, nbytes: int) -> Shelf:
-        if self._scratch is not None and self._stripe and nbytes:
-            return _filed(self._scratch, self._stripe)
+        if self.scratch is not None and self._stripe and nbytes:
+            return _filed(self.scratch, self._stripe)
         return Held(height)
 
     def traffic(self) -> Traffic:
@@ -110,10 +115,14 @@ class InProcess:
 
 
 class Published:
-    """A value held here and, while a cluster keeps it, on its workers or in a file that they read."""
+    """A value held here and, while a cluster keeps it, on its workers or in a file that they read.
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    Of what it scattered Dask takes copies away again when they are not asked for at the moment, and with them the blocks
+    that they keep; what is read from a file is held as long as the file is there.
+    """
+
+    def __init__(self, value: Any, lasting: bool) -> None:
+        self.value, self.lasting = value, lasting
         self.handle: Any = None
 
 
@@ -121,16 +130,16 @@ class OnClient:
     """Runs on the workers of a `distributed.Client`: a group or a panel is one pure task on one thread."""
 
     def __init__(self, client: Any, scratch: Scratch | None = None, stripe: int | None = None) -> None:
-        self._client, self._scratch, self._stripe = client, scratch, stripe
+        self._client, self.scratch, self._stripe = client, scratch, stripe
         self._sent = 0
 
-    def publish(self, value: Any) -> Published:
-        return Published(value)
+    def publish(self, value: Any, *, lasting: bool = False) -> Published:
+        return Published(value, lasting)
 
     def shelf(self, height: int, nbytes: int) -> Shelf:
-        if self._scratch is None or nbytes < (1 if self._stripe else FILED_BYTES):
+        if self.scratch is None or nbytes < (1 if self._stripe else FILED_BYTES):
             return Returned()
-        return _filed(self._scratch, self._stripe)
+        return _filed(self.scratch, self._stripe)
 
     def traffic(self) -> Traffic:
         told = self._client.run(_traffic_of, on_error="ignore").values()
@@ -213,9 +222,9 @@ class OnClient:
             buffers: list[pickle.PickleBuffer] = []
             pickle.dumps(value.value, protocol=5, buffer_callback=buffers.append)
             size = sum(buffer.raw().nbytes for buffer in buffers)
-            if self._scratch is not None and size >= FILED_BYTES:
-                value.handle = FiledValue.write(self._scratch, value.value)
-                weakref.finalize(value, self._scratch.remove, value.handle.name)
+            if self.scratch is not None and (value.lasting or size >= FILED_BYTES):
+                value.handle = FiledValue.write(self.scratch, value.value)
+                weakref.finalize(value, self.scratch.remove, value.handle.name)
             else:
                 value.handle = self._client.scatter(value.value, hash=False)
                 self._sent += size

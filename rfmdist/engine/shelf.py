@@ -12,7 +12,7 @@ from rfmdist.features.protocol import Partial
 from rfmdist.observations.scratch import Filed, Scratch
 
 Group = tuple[int, int]
-FILED_BYTES = 1 << 25
+FILED_BYTES = 1 << 23
 """What is larger goes to workers through files: a gigabyte takes each of them a second, and the network nothing."""
 
 

@@ -83,8 +83,9 @@ class Partial:
     scores: Scores = field(default_factory=Scores)
 
     def __sizeof__(self) -> int:
-        """Bytes of the arrays, by which Dask places and moves what it holds."""
-        return sum(array.nbytes for array in [*self.sums.values(), *(part for row in self.rows for part in row)])
+        """Bytes of the arrays that are here, by which Dask places and counts what it moves."""
+        arrays = [*self.sums.values(), *(part for row in self.rows for part in row)]
+        return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
 
     def __add__(self, other: Partial) -> Partial:
         sums = {name: value + other.sums[name] for name, value in self.sums.items()}

@@ -74,7 +74,7 @@ def find_offsets(
     m, n = entries.observations.shape
     mean, columns, part = facts.summary.mean if facts.summary.count else 0.0, np.zeros(n), Part({"taken": np.zeros(n)})
     sums, counts = facts.column_sums(mean), np.maximum(facts.by_column + shrinkage, 1)
-    groups, published = groups_of(entries.observations), run.publish(entries)
+    groups, published = groups_of(entries.observations), run.publish(entries, lasting=True)
     for _ in range({"global": 0, "both": sweeps}.get(kind, 1)):
         if kind != "rows":
             columns = (sums - part.sums["taken"]) / counts

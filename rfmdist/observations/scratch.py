@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
+import shutil
 import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
@@ -89,6 +91,15 @@ class Scratch:
             raise StoreError(
                 f"{self.folder}: {name} is gone or torn; see that every worker sees this folder, and fit again"
             ) from None
+
+    @property
+    def free(self) -> int | None:
+        """Bytes that are free on the folder's disk; None where it is no disk's."""
+        if not isinstance(self._system, LocalFileSystem):
+            return None
+        with suppress(OSError):
+            return shutil.disk_usage(os.path.dirname(self._path)).free
+        return None
 
     def holds(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -217,30 +228,30 @@ def combine(rows: NDArray[Any], square: NDArray[Any] | None, beside: NDArray[Any
 
 @dataclass(frozen=True)
 class FiledValue:
-    """A pickled value in one file, its arrays apart so that they are read into place."""
+    """A pickled value in one file, its arrays apart so that they are read into place; this is but where it lies."""
 
     scratch: Scratch
     name: str
-    head: bytes
     sizes: tuple[int, ...]
 
     @classmethod
-    def write(cls, scratch: Scratch, value: Any) -> Self:
-        """Write ``value``."""
+    def write(cls, scratch: Scratch, value: Any, name: str = "value") -> Self:
+        """Write ``value`` to a file whose name begins with ``name``."""
         buffers: list[pickle.PickleBuffer] = []
-        head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-        raws, name = [buffer.raw() for buffer in buffers], f"value-{uuid.uuid4().hex}"
-        scratch.write(name, raws)
-        return cls(scratch, name, head, tuple(raw.nbytes for raw in raws))
+        head = memoryview(pickle.dumps(value, protocol=5, buffer_callback=buffers.append))
+        parts, name = [head, *(buffer.raw() for buffer in buffers)], f"{name}-{uuid.uuid4().hex}"
+        scratch.write(name, parts)
+        return cls(scratch, name, tuple(part.nbytes for part in parts))
 
     def loaded(self) -> Any:
         """Return the value; tasks of one process that follow one another share it."""
-        return resident(self.scratch, self.name, self._load)
+        return resident(self.scratch, self.name, self.load)
 
-    def _load(self) -> Any:
-        outs = [np.empty(size, np.uint8) for size in self.sizes]
-        self.scratch.read(self.name, 0, outs)
-        value = pickle.loads(self.head, buffers=outs)
+    def load(self) -> Any:
+        """Read the value."""
+        head, *buffers = [np.empty(size, np.uint8) for size in self.sizes]
+        self.scratch.read(self.name, 0, [head, *buffers])
+        value = pickle.loads(head, buffers=buffers)
         return value.in_memory() if hasattr(value, "in_memory") else value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,8 +14,9 @@ from rfmdist.observations import loops
 from rfmdist.observations.ahead import Ahead
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock, role_table
 from rfmdist.observations.by_column import MEMORY
-from rfmdist.observations.kept import KeptBlocks, Pair
+from rfmdist.observations.kept import FiledBlocks, KeptBlocks, Pair
 from rfmdist.observations.scales import Scales
+from rfmdist.observations.scratch import Scratch
 from rfmdist.observations.store import Observations
 
 
@@ -40,6 +42,8 @@ class Targets:
         Of the rows; what is left of the values is divided by its row's scale.
     keep_bytes : int
         Bytes of blocks that `read` keeps for the next time they are asked for. Copies keep their own.
+    scratch : Scratch or None
+        Where blocks are put that are beyond that, so that they are not decoded again; None if they are.
     """
 
     observations: Observations
@@ -51,7 +55,9 @@ class Targets:
     clip: tuple[float, float] | None = None
     scales: Scales | None = None
     keep_bytes: int = 0
+    scratch: Scratch | None = None
     _kept: KeptBlocks = field(default_factory=KeptBlocks, init=False, repr=False)
+    _name: str = field(default_factory=lambda: f"blocks-{uuid.uuid4().hex}", init=False, repr=False)
     _ahead: Ahead[Pair] = field(default_factory=Ahead, init=False, repr=False)
 
     def read(self, start: int, stop: int, upcoming: tuple[int, int] | None = None) -> tuple[RowBlock, RowBlock | None]:
@@ -62,7 +68,6 @@ class Targets:
         found = self._kept.get(start, stop)
         if found is None:
             found = self._ahead.take((start, stop), self._read)
-            found = self._kept.offer(start, stop, found, self.keep_bytes)
         if upcoming is not None and self._kept.get(*upcoming) is None:
             self._ahead.begin(upcoming, self._read)
         return found
@@ -76,6 +81,7 @@ class Targets:
         """Let the kept blocks go."""
         self._ahead.clear()
         self._kept.clear()
+        self._filed.clear()
 
     def transposed(self, memory: int = MEMORY) -> Targets:
         """Return the targets of the transposed matrix, read by columns (see `Observations.by_column`); none is scored.
@@ -105,6 +111,10 @@ class Targets:
         return RowBlock(block.start, block.stop, pointers, indices[:count], values[:count])
 
     @cached_property
+    def _filed(self) -> FiledBlocks:
+        return FiledBlocks(self.scratch, self._name)
+
+    @cached_property
     def _columns(self) -> NDArray[np.float64]:
         """The columns' offsets; empty where all are 0, as they are where every solve fits them anew."""
         return self.offsets.columns if self.offsets.columns.any() else np.empty(0)
@@ -118,6 +128,14 @@ class Targets:
         return values if self.clip is None else np.clip(values, *self.clip)
 
     def _read(self, start: int, stop: int) -> tuple[RowBlock, RowBlock | None]:
+        """Read a pair from its file, or else decode and standardise it, and keep it, here or in a file."""
+        filed = self._filed.get(start, stop)
+        if filed is not None:
+            return filed
         block = self.observations.row_block(start, stop)
         roles = self.observations.roles(block)
-        return self.standardize(block, roles), block.of(roles, self.scored) if self.scored else None
+        pair = self.standardize(block, roles), block.of(roles, self.scored) if self.scored else None
+        kept = self._kept.offer(start, stop, pair, self.keep_bytes)
+        if kept is pair:
+            self._filed.offer(start, stop, pair)
+        return kept

@@ -1,0 +1,159 @@
+"""The loop of the estimators that hold their estimate whole, in this process. Knows no method."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfmdist.errors import InputError
+from rfmdist.estimator import Estimator
+from rfmdist.observations.blocks import FITTED_ROLES
+from rfmdist.observations.store import Observations
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """One iteration of a fit.
+
+    Attributes
+    ----------
+    iteration : int
+        Which one, from 1.
+    change : float
+        ‖new − old‖ / ‖new‖ of the estimate in the Frobenius norm; inf in the first.
+    seconds : float
+        Wall-clock time.
+    estimate : ndarray or None
+        The estimate, for callbacks; None in ``history_``, which would hold every one.
+    """
+
+    iteration: int
+    change: float
+    seconds: float
+    estimate: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+
+
+Callback = Callable[[Iterate], "bool | None"]
+"""Told of every iterate; what returns True ends the fit."""
+
+
+class Iterative(Estimator):
+    """An estimator that goes from estimate to estimate until they settle.
+
+    Its parameters have among them ``max_iter``, ``tol`` and ``callbacks``. What is fitted has ``history_``, a list of
+    `Iterate`, and ``n_iter_``.
+    """
+
+    max_iter: int
+    tol: float
+    callbacks: Sequence[Callback] | None
+
+    def _settled(self, estimates: Iterable[NDArray[Any]]) -> NDArray[np.float64]:
+        """Go through the estimates until they settle, and return the last.
+
+        Raises
+        ------
+        InputError
+            If an estimate is not finite.
+        """
+        self.history_: list[Iterate] = []
+        last: NDArray[Any] | None = None
+        started = time.perf_counter()
+        for t, estimate in enumerate(islice(estimates, self.max_iter)):
+            if not np.isfinite(estimate).all():
+                name = type(self).__name__
+                raise InputError(f"{name} left float64's range in iteration {t + 1}: raise the ridge, or lower the step")
+            change = np.inf if last is None else float(np.linalg.norm(estimate - last) / _positive(estimate))
+            last = estimate
+            record = Iterate(t + 1, change, time.perf_counter() - started, estimate)
+            self.history_.append(replace(record, estimate=None))
+            told = [callback(record) for callback in self.callbacks or ()]
+            if any(answer is True for answer in told) or change < self.tol:
+                break
+            started = time.perf_counter()
+        else:
+            if self.tol and self.max_iter > 1 and len(self.history_) == self.max_iter:
+                message = f"{type(self).__name__} has not settled in {self.max_iter} iterations: change {change:.1e}"
+                warnings.warn(message, stacklevel=4)
+        if last is None:
+            raise InputError(f"max_iter={self.max_iter!r} must be at least 1")
+        self.n_iter_ = len(self.history_)
+        return last
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The fitted entries of a matrix, all in memory: those for training and validation.
+
+    Attributes
+    ----------
+    rows, columns : int64 ndarray of shape (entries,)
+        Codes, by rows and within a row by columns.
+    values : float64 ndarray of shape (entries,)
+    shape : tuple of int
+        m, n.
+    """
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    values: NDArray[np.float64]
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, observations: Any) -> tuple[Entries, Observations]:
+        """Read the observations: an `Observations`, or a scipy sparse matrix whose stored entries are observed."""
+        if not isinstance(observations, Observations):
+            observations = Observations.from_scipy(observations)
+        found = observations.to_scipy(FITTED_ROLES).tocoo()
+        rows, columns = (codes.astype(np.int64) for codes in found.coords)
+        return cls(rows, columns, found.data.astype(np.float64), observations.shape), observations
+
+
+class MatrixCompleter(Iterative):
+    """A method that completes a matrix which it holds whole, m × n in float64; no offsets are taken off.
+
+    A subclass says how: ``_estimates(entries)`` yields one completed matrix after another, each an array of its own.
+    """
+
+    def fit(self, observations: Any) -> MatrixCompleter:
+        """Complete the matrix of which these entries were observed.
+
+        Parameters
+        ----------
+        observations : Observations or scipy sparse matrix of shape (m, n)
+            Stored entries are observed, whatever their value. Entries for test are not looked at.
+
+        Returns
+        -------
+        self
+            With ``matrix_``, the completed matrix, float64 ndarray of shape (m, n).
+
+        Raises
+        ------
+        InputError
+            If an estimate leaves float64's range, or a parameter is out of range.
+        """
+        entries, self._observations = Entries.of(observations)
+        self.matrix_ = self._settled(self._estimates(entries))
+        return self
+
+    def predict(self, rows: Any, columns: Any, *, codes: bool = False) -> NDArray[np.float64]:
+        """Return entries of the completed matrix by id or code, float64 ndarray of the arguments' common shape."""
+        self._check_fitted("matrix_")
+        if not codes:
+            rows, columns = self._observations.row_codes(rows), self._observations.column_codes(columns)
+        return self.matrix_[np.asarray(rows), np.asarray(columns)]
+
+    def _estimates(self, entries: Entries) -> Iterable[NDArray[np.float64]]:
+        raise NotImplementedError
+
+
+def _positive(array: NDArray[Any]) -> float:
+    return max(float(np.linalg.norm(array)), float(np.finfo(np.float64).tiny))
