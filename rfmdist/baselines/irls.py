@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dposv
+from scipy.linalg.lapack import dpotrs
 
 from rfmdist.baselines.common import check_loop, check_number, without_unit
 from rfmdist.errors import InputError, SingularRowError
 from rfmdist.iterating import Callback, Entries, MatrixCompleter
+from rfmdist.kernels.threads import one_blas_thread
+from rfmdist.machine import cores
 
 Floats = NDArray[np.float64]
 
@@ -19,6 +22,10 @@ LEAST_FLOOR = 1e-12
 """Where a falling floor ends: the systems have condition numbers up to 1 / floor, which float64 still solves."""
 SPARSE = 0.05
 """Share of observed entries up to which the product with sparse rows is faster than BLAS with their zeros."""
+THREADED = 1 << 14
+"""Entries from which on rows are solved on all cores: below, setting up the threads takes longer."""
+PIECES = 8
+"""Pieces of rows a core, to even out the threads."""
 
 
 class IRLS(MatrixCompleter):
@@ -128,17 +135,30 @@ def least_squares(entries: Entries, inverse: Floats, ridge: float) -> Floats:
     """
     (m, n), columns, values = entries.shape, entries.columns, entries.values
     ends = np.searchsorted(entries.rows, np.arange(m + 1))
-    dual = np.empty_like(values)
-    for i in np.flatnonzero(np.diff(ends)):
-        row = slice(ends[i], ends[i + 1])
-        system = inverse[columns[row, None], columns[row]]
-        system.flat[:: len(system) + 1] += ridge
-        # The transpose of what is symmetric: LAPACK's order of axes, so that it is solved in place.
-        _, dual[row], info = dposv(system.T, values[row], overwrite_a=True)
-        if info > 0:
-            size = len(system)
-            raise SingularRowError(
-                f"row code {i}: its {size} × {size} system is not positive definite: raise ridge or floor"
-            )
+    dual, filled = np.empty_like(values), np.flatnonzero(np.diff(ends))
+    if len(values) < THREADED:
+        _solve_rows(filled, ends, entries, inverse, ridge, dual)
+    else:
+        with one_blas_thread(), ThreadPoolExecutor(cores()) as pool:
+            pieces = np.array_split(filled, PIECES * cores())
+            list(pool.map(lambda rows: _solve_rows(rows, ends, entries, inverse, ridge, dual), pieces))
     solved = sp.csr_array((dual, columns, ends), shape=(m, n))
     return solved @ inverse if len(values) < SPARSE * m * n else solved.toarray() @ inverse
+
+
+def _solve_rows(
+    rows: NDArray[np.int64], ends: NDArray[np.int64], entries: Entries, inverse: Floats, ridge: float, dual: Floats
+) -> None:
+    """Write (W⁻¹[O_i, O_i] + ridge I)⁻¹ y_i of each of the ``rows`` to ``dual`` (entries,)."""
+    for i in rows:
+        row = slice(ends[i], ends[i + 1])
+        seen = entries.columns[row]
+        system = inverse[seen[:, None], seen]
+        system.flat[:: len(seen) + 1] += ridge
+        try:
+            lower = np.linalg.cholesky(system)  # NumPy's, as SciPy's holds back the other threads
+        except np.linalg.LinAlgError:
+            raise SingularRowError(
+                f"row code {i}: its {len(seen)} × {len(seen)} system is not positive definite: raise ridge or floor"
+            ) from None
+        dual[row] = dpotrs(lower.T, entries.values[row])[0]  # its transpose is LAPACK's upper triangle: no copy
