@@ -37,7 +37,9 @@ def weighted(values: Any, weights: Any, ridge: float) -> Any:
 
 @pytest.mark.parametrize("p", [1, 0.5, 0.0, -2 / 3, -2])
 @pytest.mark.parametrize(("ridge", "floor"), [(0.0, 0.1), (0.1, 0.01)])
-def test_every_iterate_is_weighted_least_squares(rng: np.random.Generator, p: float, ridge: float, floor: float) -> None:
+def test_every_iterate_is_weighted_least_squares(
+    rng: np.random.Generator, p: float, ridge: float, floor: float
+) -> None:
     """Each estimate solves the definition with W = (X'X/m + floor I)^(p/2 − 1), values divided by their rms."""
     values = 3.7 * oracles.sparse_problem(rng, 20, 12, density=0.5)
     unit, weights = np.sqrt(np.nanmean(values**2)), np.eye(12)
@@ -86,12 +88,12 @@ def test_the_smoothed_norm_falls(seed: int, p: float) -> None:
 
 
 def test_a_falling_floor_recovers_low_rank(rng: np.random.Generator) -> None:
-    """Rank 3 of 80 x 60 from 45 % of the entries: far beyond the first floor, for p = 0 and p = −1."""
+    """Rank 3 of 80 x 60 from 45 % of the entries: far beyond the first floor, for p = 1/2 and p = 0."""
     full = rng.normal(size=(80, 3)) @ rng.normal(size=(3, 60))
     values = np.where(rng.random(full.shape) < 0.45, full, np.nan)
-    for p in (0, -1):
+    for p in (0.5, 0):
         model = IRLS(p=p, floor_decay=0.8, tol=1e-8).fit(oracles.as_sparse(values))
-        assert oracles.distance(model.matrix_, full) < 1e-5
+        assert oracles.distance(model.matrix_, full) < 1e-6
         assert model.n_iter_ < 150
 
 

@@ -107,4 +107,5 @@ def solved(
         row = slice(ends[i], ends[i + 1])
         seen = factor[columns[row]]
         grams[i], rights[i, :, 0] = seen.T @ seen, values[row] @ seen
-    return np.linalg.solve(grams + ridge * np.eye(rank), rights)[:, :, 0]
+    found: Floats = np.linalg.solve(grams + ridge * np.eye(rank), rights)[:, :, 0]
+    return found

@@ -18,8 +18,8 @@ from rfmdist.machine import cores
 
 Floats = NDArray[np.float64]
 
-LEAST_FLOOR = 1e-12
-"""Where a falling floor ends: the systems have condition numbers up to 1 / floor, which float64 still solves."""
+LEAST_EIGENVALUE = 1e-12
+"""Where a falling floor ends, and its power in W⁻¹: float64 still solves systems of the condition number it makes."""
 SPARSE = 0.05
 """Share of observed entries up to which the product with sparse rows is faster than BLAS with their zeros."""
 THREADED = 1 << 14
@@ -54,8 +54,9 @@ class IRLS(MatrixCompleter):
     floor : float, default 1e-2
         ε ≥ 0, added to the eigenvalues before the power; in the first iteration, if it falls.
     floor_decay : float, default 1.0
-        What the floor is multiplied by after each iteration, down to 1e-12: Mohan & Fazel's γ. Above 0 and at most 1;
-        1 is the paper's fixed ε. Recovery to more digits than the floor leaves wants it to fall, by 0.8 for instance.
+        What the floor is multiplied by after each iteration: Mohan & Fazel's γ. Above 0 and at most 1; 1 is the paper's
+        fixed ε. Recovery to more digits than the floor leaves wants it to fall, by 0.8 for instance. It falls to 1e-12,
+        for p below 0 to 1e-12^(1 / (1 − p/2)), beyond which the systems could not be solved.
     max_iter : int, default 300
         Most iterations.
     tol : float, default 1e-5
@@ -103,14 +104,15 @@ class IRLS(MatrixCompleter):
     def _iterates(self, entries: Entries) -> Iterator[Floats]:
         entries, unit = without_unit(entries)
         m, n = entries.shape
-        inverse, floor = np.eye(n), self.floor
+        power = 1 - self.p / 2  # W⁻¹ = (X'X / m + floor I)^power
+        inverse, floor, least = np.eye(n), self.floor, LEAST_EIGENVALUE ** (1 / max(1, power))
         while True:
             estimate = least_squares(entries, inverse, self.ridge)
             yield unit * estimate
             squares, vectors = np.linalg.eigh(estimate.T @ estimate / m)
-            half = vectors * (np.maximum(squares, 0) + floor) ** (0.5 - self.p / 4)
+            half = vectors * (np.maximum(squares, 0) + floor) ** (power / 2)
             inverse = half @ half.T
-            floor = min(floor, max(floor * self.floor_decay, LEAST_FLOOR))
+            floor = min(floor, max(floor * self.floor_decay, least))
 
 
 def least_squares(entries: Entries, inverse: Floats, ridge: float) -> Floats:
