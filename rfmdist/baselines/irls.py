@@ -52,7 +52,8 @@ class IRLS(MatrixCompleter):
     ridge : float, default 0.0
         λ ≥ 0; 0 keeps the observed values as they are, and needs a floor.
     floor : float, default 1e-2
-        ε ≥ 0, added to the eigenvalues before the power; in the first iteration, if it falls.
+        ε ≥ 0, added to the eigenvalues before the power; in the first iteration, if it falls. For p below 0 let it fall
+        from 1: from 1e-2 the fit ends in poor local minima.
     floor_decay : float, default 1.0
         What the floor is multiplied by after each iteration: Mohan & Fazel's γ. Above 0 and at most 1; 1 is the paper's
         fixed ε. Recovery to more digits than the floor leaves wants it to fall, by 0.8 for instance. It falls to 1e-12,
