@@ -31,8 +31,8 @@ PIECES = 8
 class IRLS(MatrixCompleter):
     """Matrix completion by iteratively reweighted least squares, IRLS-p (Mohan & Fazel 2012, JMLR 13).
 
-    It minimises a smooth stand-in of the Schatten norm Σ σ_j^p, in turn over X and the weights (arXiv 2401.04553,
-    section 3)::
+    It minimises a smooth stand-in of the Schatten norm Σ σ_j^p, in turn over X and the weights, in the form
+    of arXiv 2401.04553::
 
         X ← argmin tr(X W X')  subject to  X_ij = y_ij on observed entries       W = I at the start
         W ← (X'X / m + floor I)^(p/2 − 1)
