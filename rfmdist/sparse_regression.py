@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, lstsq
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import KFold, check_cv
@@ -28,6 +28,8 @@ ROUNDING = 1e-8
 NEGLIGIBLE_WEIGHT, NEGLIGIBLE = 1e-32, 1e-6
 """Weight over the largest that leaves a feature out of a solve, where it is below the rounding of the others; and share
 of the largest feature's part in the prediction below which a coefficient is set to 0 at the end."""
+MARGIN = 1.1
+"""First ridge of a path over the one at which a coefficient appears, where convergence would be slow."""
 EXACT = 1e-9
 """Relative residual of least squares on fewer features than samples that tells that there is no noise."""
 COARSE, COARSE_FACTOR = 1e-3, 0.5
@@ -123,7 +125,7 @@ class SparseRegression(RegressorMixin, BaseEstimator, Iterative):  # BaseEstimat
         self.tol = tol
         self.callbacks = callbacks
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: Any, y: Any) -> Self:
         """Fit coefficients.
 
         Parameters
@@ -157,7 +159,7 @@ class SparseRegression(RegressorMixin, BaseEstimator, Iterative):  # BaseEstimat
         self.intercept_ = float(problem.y_mean - problem.x_mean @ self.coef_)
         return self
 
-    def predict(self, X: ArrayLike) -> Vector:
+    def predict(self, X: Any) -> Vector:
         """Predict the target of samples: array-like of shape (n_samples, n_features) in, (n_samples,) out."""
         self._check_fitted("coef_")
         X = validate_data(self, X, dtype=np.float64, reset=False)
@@ -213,8 +215,8 @@ class SparseRegression(RegressorMixin, BaseEstimator, Iterative):  # BaseEstimat
 
 
 def sparse_path(
-    X: ArrayLike,
-    y: ArrayLike,
+    X: Any,
+    y: Any,
     *,
     power: float = 0.5,
     ridges: Sequence[float] | Vector | None = None,
@@ -236,7 +238,7 @@ def sparse_path(
     power, floor, max_iter, tol
         As for `SparseRegression`.
     ridges : array-like of shape (n_ridges,), optional
-        Ridges as for `SparseRegression`, sorted here to fall. None takes a sequence from the least ridge at which all
+        Ridges as for `SparseRegression`, sorted here to fall. None takes a sequence from a ridge at which all
         coefficients are 0 if columns are orthogonal.
     eps : float, default 1e-3
         Smallest coefficient that the last ridge lets through over that of the first: 0 < eps < 1. The ridges themselves
@@ -265,7 +267,7 @@ def sparse_path(
 
 
 def ridge_sequence(X: Vector, y: Vector, power: float, eps: float = 1e-3, n_ridges: int = 20) -> Vector:
-    """Return falling ridges, the first the least at which all coefficients are 0 if columns of X are orthogonal.
+    """Return falling ridges, the first a little more than leaves no coefficient if columns of X are orthogonal.
 
     A single column of square norm v with c = |x'y| has a fixed point z > 0 if c z^q = ridge + v z^(q+1) has a root, for
     q = 4 power - 1: that is, if ridge ≤ v u^(q+1) / q with u = c q / (v (q+1)); at q = 0, if ridge ≤ c. Lowering the
@@ -286,7 +288,7 @@ def ridge_sequence(X: Vector, y: Vector, power: float, eps: float = 1e-3, n_ridg
         largest = np.max(squares * smallest ** (q + 1)) / q
     else:  # p ≥ 1: convex
         largest = np.max(correlations)
-    return float(largest) * np.geomspace(1, eps, n_ridges) ** (4 * power)
+    return MARGIN * float(largest) * np.geomspace(1, eps, n_ridges) ** (4 * power)
 
 
 def reweighted(
@@ -309,7 +311,7 @@ def weighted_ridge(X: Vector, y: Vector, weights: Vector, ridge: float) -> Vecto
 
     In the coordinates w = D^(-1/2) z it is ridge regression on A = X D^(1/2), solved in whichever form has the smaller
     Gram: A'A over features of any weight, or AA' over samples. A ridge that the Gram's rounding would swallow, 0 above
-    all, takes the solution of least norm from an orthogonal factorisation of A, which is dearer.
+    all, takes an orthogonal factorisation of A, which is dearer.
     """
     z, largest = np.zeros(len(weights)), float(np.max(weights))
     if largest <= np.finfo(np.float64).tiny * max(ridge, 1.0):  # the ridge has won: all fell towards 0 together
@@ -319,13 +321,27 @@ def weighted_ridge(X: Vector, y: Vector, weights: Vector, ridge: float) -> Vecto
     roots, ridge = np.sqrt(weights[kept] / largest), ridge / largest
     A = X[:, kept] * roots
     if ridge <= ROUNDING * np.sum(A**2):
-        w = lstsq(A, y, cond=np.finfo(np.float64).eps, lapack_driver="gelsy")[0]
+        w = _orthogonal_solve(A, ridge, y)
     elif A.shape[1] <= A.shape[0]:
         w = _ridge_solve(A.T @ A, ridge, A.T @ y)
     else:
         w = A.T @ _ridge_solve(A @ A.T, ridge, y)
     z[kept] = roots * w
     return z
+
+
+def _orthogonal_solve(A: Vector, ridge: float, y: Vector) -> Vector:
+    """Ridge regression of y on A without a Gram: as the least squares, or the interpolation of least norm, it also is.
+
+    The latter is of w beside v = (y - A w) / sqrt(ridge), one a sample: A w + sqrt(ridge) v = y with least w'w + v'v.
+    """
+    (n, p), right = A.shape, y
+    if ridge and p <= n:
+        A, right = np.vstack([A, np.sqrt(ridge) * np.eye(p)]), np.concatenate([y, np.zeros(p)])
+    elif ridge:
+        A = np.hstack([A, np.sqrt(ridge) * np.eye(n)])
+    solved: Vector = lstsq(A, right, cond=np.finfo(np.float64).eps, lapack_driver="gelsy")[0][:p]
+    return solved
 
 
 def _ridge_solve(gram: Vector, ridge: float, right: Vector) -> Vector:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_array, check_X_y
 
 from rfmdist.errors import InputError
@@ -15,7 +15,7 @@ from rfmdist.parameters import _is_auto, _is_number, _is_whole
 
 Vector = NDArray[np.float64]
 
-FITTED = 1e-8
+FITTED = 1e-6
 """Residual over the target's norm at which training ends."""
 STEP_SHARE = 0.5
 """Automatic step over the inverse of the curvature: gradient descent then falls, no entry by half of itself."""
@@ -43,8 +43,8 @@ class DiagonalNetwork(Iterative):
         L a^(2L-2) ||X'X|| / n + (L-1) a^(L-2) max |g|.
     max_iter : int, default 20000
         Most steps.
-    tol : float, default 1e-14
-        Training ends when w = u^L - v^L changes by less than this share, or the residual is 1e-8 of the target. It is
+    tol : float, default 1e-10
+        Training ends when w = u^L - v^L changes by less than this share, or the residual is 1e-6 of the target. It is
         small because near a saddle, with entries still to grow, w changes by a share of about initialisation^(2L-2).
     callbacks : sequence of callables, optional
         Each is called with an `Iterate` after every step, its estimate w; one that returns True ends training.
@@ -64,7 +64,7 @@ class DiagonalNetwork(Iterative):
         initialisation: float = 1e-2,
         step: float | Literal["auto"] = "auto",
         max_iter: int = 20_000,
-        tol: float = 1e-14,
+        tol: float = 1e-10,
         callbacks: Sequence[Callback] | None = None,
     ) -> None:
         self.depth = depth
@@ -74,7 +74,7 @@ class DiagonalNetwork(Iterative):
         self.tol = tol
         self.callbacks = callbacks
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: Any, y: Any) -> Self:
         """Train on array-likes of shape (n_samples, n_features) and (n_samples,).
 
         Raises
@@ -89,7 +89,7 @@ class DiagonalNetwork(Iterative):
         self.coef_ = self._settled(self._estimates(X, np.asarray(y, np.float64)))
         return self
 
-    def predict(self, X: ArrayLike) -> Vector:
+    def predict(self, X: Any) -> Vector:
         """Predict the target of samples: array-like of shape (n_samples, n_features) in, (n_samples,) out."""
         self._check_fitted("coef_")
         predicted: Vector = check_array(X, dtype=np.float64) @ self.coef_
@@ -115,8 +115,9 @@ class DiagonalNetwork(Iterative):
             raise InputError(f"depth={self.depth!r} must be a whole number of at least 2")
         if not _is_number(self.initialisation) or self.initialisation <= 0:
             raise InputError(f"initialisation={self.initialisation!r} must be a number above 0, such as 1e-3")
-        if not _is_auto(self.step) and (not _is_number(self.step) or self.step <= 0):
-            raise InputError(f"step={self.step!r} must be 'auto' or a number above 0")
+        step: Any = self.step
+        if not _is_auto(step) and (not _is_number(step) or step <= 0):
+            raise InputError(f"step={step!r} must be 'auto' or a number above 0")
         if not _is_number(self.tol) or self.tol < 0:
             raise InputError(f"tol={self.tol!r} must be a number of at least 0")
         if not _is_whole(self.max_iter) or self.max_iter < 1:
@@ -133,7 +134,7 @@ def layer_gradients(layers: Vector, residual_gradient: Vector, depth: int) -> Ve
     return gradients
 
 
-def _step(layers: Any, residual_gradient: Vector, depth: int, largest: float) -> float:
+def _step(layers: Vector, residual_gradient: Vector, depth: int, largest: float) -> float:
     greatest = float(np.max(np.abs(layers)))
     curvature = depth * greatest ** (2 * depth - 2) * largest
     curvature += (depth - 1) * greatest ** (depth - 2) * float(np.max(np.abs(residual_gradient)))
