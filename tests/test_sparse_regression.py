@@ -112,7 +112,7 @@ def test_fewer_samples_than_the_lasso_needs() -> None:
         X, w = rng.normal(size=(35, 200)), np.zeros(200)
         w[:10] = rng.normal(size=10)
         for power in found:
-            coef = SparseRegression(power, ridge=0.0, fit_intercept=False, tol=1e-5).fit(X, X @ w).coef_
+            coef = SparseRegression(power, ridge=0.0, fit_intercept=False, tol=1e-4).fit(X, X @ w).coef_
             found[power] += bool(np.linalg.norm(coef - w) < 1e-3 * np.linalg.norm(w))
     assert found[0.5] >= found[0.25] + 3
 
@@ -154,7 +154,6 @@ def test_scales_and_permutations(seed: int, power: float, of_x: int, of_y: int) 
     np.testing.assert_allclose(moved.coef_, expected, atol=1e-8 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("power", [0.25, 0.5, 1.0])
 @pytest.mark.parametrize("power", [0.25, 0.5, 1.0])
 def test_path_starts_where_an_orthogonal_coefficient_appears(power: float) -> None:
     """On orthonormal columns the path starts a tenth above the ridge that lets a coefficient in, and ends with all."""
