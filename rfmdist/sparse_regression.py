@@ -27,7 +27,7 @@ ROUNDING = 1e-8
 """Share of the Gram's trace below which a ridge is lost to the rounding of a Cholesky factor: half of the digits."""
 NEGLIGIBLE_WEIGHT, NEGLIGIBLE = 1e-32, 1e-6
 """Weight over the largest that leaves a feature out of a solve, where it is below the rounding of the others; and share
-of the largest feature's part in the prediction below which a coefficient is set to 0 at the end."""
+of the target, or of the largest feature's part in the prediction, below which a coefficient is set to 0 at the end."""
 MARGIN = 1.1
 """First ridge of a path over the one at which a coefficient appears, where convergence would be slow."""
 EXACT = 1e-9
@@ -83,7 +83,8 @@ class SparseRegression(RegressorMixin, BaseEstimator, Iterative):  # BaseEstimat
     Attributes
     ----------
     coef_ : float64 ndarray of shape (n_features,)
-        Those that contribute less than 1e-6 of what the largest does are 0.
+        Those that contribute less than 1e-6 of y's norm, or of what the largest contributes, are 0. Where few features
+        fit exactly at ridge 0, they are the least squares on those.
     intercept_ : float
     ridge_ : float
         The ridge given or chosen.
@@ -152,10 +153,11 @@ class SparseRegression(RegressorMixin, BaseEstimator, Iterative):  # BaseEstimat
         self.cv_error_: Vector | None = None
         self.ridge_ = 0.0 if _is_auto(self.ridge) else float(self.ridge)
         scaled = self._fit_scaled(problem)
-        if _is_auto(self.ridge) and not problem.explained_by(scaled):
+        exact = problem.exact(scaled) if self.ridge_ == 0 else None
+        if exact is None and _is_auto(self.ridge):
             self.ridge_ = self._chosen_ridge(problem, X, y)
             scaled = self._fit_scaled(problem)
-        self.coef_ = problem.rescaled(scaled)
+        self.coef_ = problem.rescaled(scaled if exact is None else exact)
         self.intercept_ = float(problem.y_mean - problem.x_mean @ self.coef_)
         return self
 
@@ -298,11 +300,14 @@ def reweighted(
     weights, falling, start = np.ones(X.shape[1]), 0.0, None
     while True:
         z = weighted_ridge(X, y, weights, ridge)
-        yield z
         if isinstance(floor, str):
-            falling = float(np.max(z**2)) if start is None else factor * falling
+            largest = float(np.max(z**2))
+            falling = largest if start is None else factor * falling
             start = falling if start is None else start
             falling = falling if falling > FLOOR_END * start else 0.0
+            # Too large a ridge draws all coefficients to 0 together, at power 1/4 without an end.
+            z = z if largest > FLOOR_END * start else np.zeros_like(z)
+        yield z
         weights = (z**2 + (falling if isinstance(floor, str) else floor)) ** (2 * power)
 
 
@@ -369,19 +374,21 @@ class _Problem:
         x_scale, y_scale = _scale(matrix), _scale(target)
         return cls(matrix / x_scale, target / y_scale, x_mean, y_mean, x_scale, y_scale, int(centre))
 
-    def explained_by(self, scaled: Vector) -> bool:
-        """Tell whether the features of nonzero coefficient are fewer than the samples, and fit them exactly."""
+    def exact(self, scaled: Vector) -> Vector | None:
+        """Least squares on the nonzero coefficients, if they are fewer than the samples and leave no residual."""
         support = np.flatnonzero(self.cut(scaled))
         if len(support) + self.unknown_means >= len(self.target):
-            return False
-        columns = self.matrix[:, support]
-        left = self.target - columns @ np.linalg.lstsq(columns, self.target)[0]
-        return bool(np.linalg.norm(left) <= EXACT * np.linalg.norm(self.target))
+            return None
+        columns, solved = self.matrix[:, support], np.zeros_like(scaled)
+        solved[support] = np.linalg.lstsq(columns, self.target)[0]
+        left = self.target - self.matrix @ solved
+        return solved if np.linalg.norm(left) <= EXACT * np.linalg.norm(self.target) else None
 
     def cut(self, scaled: Vector) -> Vector:
         """Set coefficients to 0 whose part in the prediction is negligible."""
         parts = np.abs(scaled) * np.linalg.norm(self.matrix, axis=0)
-        return np.where(parts > NEGLIGIBLE * np.max(parts), scaled, 0.0)
+        least = NEGLIGIBLE * max(float(np.max(parts)), float(np.linalg.norm(self.target)))
+        return np.where(parts > least, scaled, 0.0)
 
     def rescaled(self, scaled: Vector) -> Vector:
         """Coefficients for X and y as they were given."""
