@@ -91,9 +91,8 @@ class SparseRegression(RegressorMixin, BaseEstimator, Iterative):  # BaseEstimat
     cv_error_ : float64 ndarray of shape (n_ridges,) or None
         Mean square error of each ridge of the sequence on samples left out, relative to y's; None where no ridge was
         chosen by cross-validation.
-    n_iter_ : int
+    n_iter_, n_features_in_ : int
     history_ : list of Iterate
-    n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features,)
         Only where X has names for its columns.
 

@@ -120,7 +120,7 @@ def test_fewer_samples_than_the_lasso_needs() -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_noise_is_told_and_a_ridge_chosen(seed: int) -> None:
     """With noise a ridge is chosen at the least cross-validated error; the error is two thirds of LassoCV's or less."""
-    X, y, w = problem(60, 60, 5, seed, noise=0.2)
+    X, y, w = problem(60, 100, 5, seed, noise=0.2)
     model, lasso = SparseRegression().fit(X, y), LassoCV().fit(X, y)
     assert model.cv_error_ is not None
     ridges, _ = sparse_path(X - X.mean(axis=0), y - y.mean())
