@@ -37,7 +37,7 @@ COARSE, COARSE_FACTOR = 1e-3, 0.5
 
 
 class SparseRegression(RegressorMixin, BaseEstimator, Iterative):  # BaseEstimator: scikit-learn's checks ask for it
-    """Linear regression with few nonzero coefficients: lin-RFM with diagonal features, arXiv 2401.04553, section 3.
+    """Linear regression with few nonzero coefficients: lin-RFM with diagonal features, arXiv 2401.04553.
 
     The unknown is a vector, so the AGOP is diagonal and any power of it elementwise: no decomposition. From D = I on,
     each iteration solves a ridge regression whose features are reweighted by D, then sets D to a power of the AGOP::
@@ -56,8 +56,8 @@ class SparseRegression(RegressorMixin, BaseEstimator, Iterative):  # BaseEstimat
     Parameters
     ----------
     power : float, default 0.5
-        α > 0. It is iteratively reweighted least squares with p = 2 - 4 α. 1/2 (default) and 1 recover from far fewer
-        samples than 1/4; 1/2 depends least on the noise.
+        α > 0. It is iteratively reweighted least squares with p = 2 - 4 α. 1/2 (default) and 1 recover from fewer
+        samples than 1/4 where nonzero coefficients differ in size; where all are of one size, from about as many.
     ridge : float or "auto", default "auto"
         λ ≥ 0; 0 interpolates with the least z' D^-1 z. "auto" fits with 0 on all samples first. If the features this
         leaves are fewer than the samples and fit them exactly, there is no noise (noisy values lie in the span of fewer

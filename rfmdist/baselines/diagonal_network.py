@@ -24,7 +24,7 @@ STEP_SHARE = 0.5
 class DiagonalNetwork(Iterative):
     """Linear regression by a diagonal network, f(x) = <x, u^L - v^L>, trained by gradient descent from a small start.
 
-    The baseline of arXiv 2401.04553, section 3. All L layers start equal, as a balanced start wants, and so stay: u is
+    The baseline of arXiv 2401.04553. All L layers start equal, as a balanced start wants, and so stay: u is
     each of the layers of the positive part, v of the negative, with powers elementwise. The loss is half the mean
     square error. From a small start, depth 2 tends to the solution of least l1 norm; greater depth prefers sparser
     ones, but starts near a saddle that it takes longer to leave. There is no intercept, and nothing is random.
@@ -38,7 +38,7 @@ class DiagonalNetwork(Iterative):
         entry takes steps in proportion to log(1 / initialisation) at depth 2, initialisation^(2-L) beyond; 1e-3 suits
         depth 2, 0.1 depth 3 and 4.
     step : float or "auto", default "auto"
-        Step of gradient descent. "auto" takes half the inverse of a bound on the loss's curvature at each iterate:
+        Step of gradient descent. "auto" takes half the inverse of a bound, but for a factor of 2, on the curvature there:
         with residual gradient g = X'(X w - y) / n and the largest entry a of u and v, it is
         L a^(2L-2) ||X'X|| / n + (L-1) a^(L-2) max |g|.
     max_iter : int, default 20000

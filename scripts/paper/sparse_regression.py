@@ -45,7 +45,7 @@ from matplotlib import pyplot as plt
 QUICK = {"features": 200, "sparsities": [5, 10], "ratios": [3.0, 3.5, 4.0, 5.0, 7.0], "seeds": 3, "steps": 1000}
 FULL = {"features": 500, "sparsities": [5, 10, 20], "ratios": [1.5, 2, 2.5, 3, 4, 5, 6, 8], "seeds": 10, "steps": 20000}
 STARTS = {2: (1e-2, 1e-3), 3: (0.1, 0.05)}
-"""Initialisations of the networks, by depth: with smaller ones, or 1e-2 at depth 3, few entries leave the start."""
+"""Initialisations of the networks, by depth: with smaller ones few entries leave the start in the steps given."""
 SUCCESS = 0.9
 """Share of supports recovered that counts as recovery."""
 
