@@ -38,7 +38,7 @@ class DiagonalNetwork(Iterative):
         entry takes steps in proportion to log(1 / initialisation) at depth 2, initialisation^(2-L) beyond; 1e-3 suits
         depth 2, 0.1 depth 3 and 4.
     step : float or "auto", default "auto"
-        Step of gradient descent. "auto" takes half the inverse of a bound, but for a factor of 2, on the curvature there:
+        Step of gradient descent. "auto" takes half the inverse of a bound, up to a factor of 2, on the curvature:
         with residual gradient g = X'(X w - y) / n and the largest entry a of u and v, it is
         L a^(2L-2) ||X'X|| / n + (L-1) a^(L-2) max |g|.
     max_iter : int, default 20000
