@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rfmdist.observations.split import split
     from rfmdist.observations.store import Observations
     from rfmdist.planning import plan
+    from rfmdist.sparse_regression import SparseRegression
 
 __all__ = [
     "Completion",
@@ -25,6 +26,7 @@ __all__ = [
     "Offsets",
     "RfmdistError",
     "Role",
+    "SparseRegression",
     "StoreError",
     "fit_offsets",
     "ingest",
@@ -40,6 +42,7 @@ _HOMES = {
     "Offsets": "observations.blocks",
     "RfmdistError": "errors",
     "Role": "observations.blocks",
+    "SparseRegression": "sparse_regression",
     "StoreError": "errors",
     "fit_offsets": "observations.offsets",
     "ingest": "observations.ingest",
