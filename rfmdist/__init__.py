@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from rfmdist.observations.split import split
     from rfmdist.observations.store import Observations
     from rfmdist.planning import plan
+    from rfmdist.sensing import LinearSensing
 
 __all__ = [
     "Completion",
     "InputError",
     "LinRFM",
+    "LinearSensing",
     "Observations",
     "Offsets",
     "RfmdistError",
@@ -36,6 +38,7 @@ _HOMES = {
     "Completion": "completion",
     "InputError": "errors",
     "LinRFM": "lin_rfm",
+    "LinearSensing": "sensing",
     "Observations": "observations.store",
     "Offsets": "observations.blocks",
     "RfmdistError": "errors",
