@@ -146,6 +146,8 @@ class LinearSensing(Iterative):
         self._check()
         measured = measurements(A, shape)
         values = _values(y, measured.count)
+        if not values.any():
+            raise InputError("y holds zeros alone, which the zero matrix explains: give measurements of another")
         solve: _Direct | _Gradients = (_Direct if self._directly(measured) else _Gradients)(measured, values)
         self.coef_ = self._settled(self._estimates(measured, values, solve))
         if solve.unfinished:
