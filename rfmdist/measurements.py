@@ -116,7 +116,7 @@ class Operator:
 class Chunks:
     """Measurements of a dask array: every sum is a pass over its chunks, of which each worker holds few at a time.
 
-    A chunk's part depends on the chunk alone and is computed on one BLAS thread, and parts are added in a fixed
+    A chunk's part depends on the chunk alone and is computed on one thread, and parts are added in a fixed
     order: the same chunks give the same bits on any scheduler.
     """
 
@@ -160,18 +160,21 @@ class Chunks:
 
 
 def _measure_chunk(chunk: Any, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    with one_blas_thread():
-        return _table(chunk, matrix.shape) @ matrix.ravel()
+    return _times(_table(chunk, matrix.shape), matrix.ravel())
 
 
 def _adjoint_chunk(chunk: Any, weights: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
-    with one_blas_thread():
-        return (_table(chunk, shape).T @ weights).reshape(shape)
+    return _times(_table(chunk, shape).T, weights).reshape(shape)
 
 
 def _gram_chunk(left: Any, right: Any, features: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
     with one_blas_thread():
         return _gram(_table(left, shape), _table(right, shape), features)
+
+
+def _times(table: Any, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Table times vector without BLAS, whose bits depend on its threads; memory bounds the speed of either."""
+    return table @ vector if sp.issparse(table) else np.einsum("kp,p->k", table, vector)
 
 
 def _added(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
