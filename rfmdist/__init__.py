@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from rfmdist.observations.split import split
     from rfmdist.observations.store import Observations
     from rfmdist.planning import plan
+    from rfmdist.sensing import LinearSensing
     from rfmdist.sparse_regression import SparseRegression
 
 __all__ = [
     "Completion",
     "InputError",
     "LinRFM",
+    "LinearSensing",
     "Observations",
     "Offsets",
     "RfmdistError",
@@ -38,6 +40,7 @@ _HOMES = {
     "Completion": "completion",
     "InputError": "errors",
     "LinRFM": "lin_rfm",
+    "LinearSensing": "sensing",
     "Observations": "observations.store",
     "Offsets": "observations.blocks",
     "RfmdistError": "errors",

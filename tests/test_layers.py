@@ -31,6 +31,7 @@ LAYERS = (
         "spectrum",
         "cores",
         "iterating",
+        "measurements",
         "objective",
     },
     {"completion", "serving", "saving"},
