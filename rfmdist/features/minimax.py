@@ -16,6 +16,9 @@ DEGREE = 4
 """Of h: two products of matrices make it. Of the degrees 1, 2, 4 and 6 it asks for the fewest products in all."""
 GRID = 600
 """Points of each of two grids, equal steps in x and in its logarithm, on which extremes are sought."""
+MARGIN = 1e-4
+"""Of the error's level: more than extremes between the grids' points surpass those on them. Without it the greatest
+values would pass 1 by a hundred-thousandth, and each next polynomial, steep there, would multiply that by 80."""
 EXCHANGES = 40
 """Most exchanges of the reference points; 5 to 15 do."""
 LOWS = 2.0**-20, 0.5
@@ -71,10 +74,10 @@ def _best(low: float, root: int) -> Map:
         if found is None or np.abs(error).max() <= (1 + EVEN) * level:
             break
         places = found
-    reached = 1 - error
-    greatest = float(reached.max())
+    margin = MARGIN * float(level)
+    least, greatest = 1 - float(error.max()) - margin, 1 - float(error.min()) + margin
     coefficients = chebyshev.cheb2poly(solved[:-1] / greatest)
-    return Map(tuple(coefficients.tolist()), slope, shift, float((reached.min() / greatest) ** root))
+    return Map(tuple(coefficients.tolist()), slope, shift, (least / greatest) ** root)
 
 
 def taylor(root: int) -> tuple[float, ...]:
