@@ -44,7 +44,7 @@ TEXT_ID, NUMBER_ID = 90, 24
 TILE_BYTES, PANEL_BYTES = 768 * 768 * 8, 512 * 8
 """Bytes a thread takes for a tile of Z'Z, and a row of a panel of a product of n × n."""
 ROOT_ARRAYS = 10
-"""Arrays of n × n in float64 while a root is taken: the matrix as given and scaled, L, X, X'X, and what h is made of."""
+"""Arrays of n × n in float64 while a root is taken: the matrix as given and scaled, L, X, X'X and parts of h."""
 
 HEAP, HEAP_SHARE = 14_000_000, 0.03
 """Bytes of small arrays, and share of all, that the C library keeps after they are gone. Measured."""

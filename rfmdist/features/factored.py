@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
 
 from rfmdist.errors import SingularRowError
 from rfmdist.features.power import PanelMap, here, rational_power, spans
@@ -209,9 +209,7 @@ class FactoredFeatures:
 
     # ---- the update -------------------------------------------------------------------------------------------
 
-    def update(
-        self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int, run: PanelMap
-    ) -> Self:
+    def update(self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int, run: PanelMap) -> Self:
         """P ← (AGOP + floor·I)^power, its first r directions; ``power`` is 2α.
 
         Columns alone: AGOP = Z'Z / m restricted to the rows that B spans (Nyström),
@@ -442,8 +440,9 @@ def _rational_root(gram: Square, floor: float, power: Fraction, dtype: np.dtype[
     """F for a power a/b: F F' = ((S + floor I)^(a/b) - floor^(a/b) I) S^-1 of S = ``gram``.
 
     With Y = (S + floor I)^(1/b) and y = floor^(1/b) both differences have the factor Y - y I, and what is left of them
-    is a sum without cancellation: F F' = s_a s_b^-1, s_k = Y^(k-1) + y Y^(k-2) + ... + y^(k-1). Directions of S below
-    its rounding, that of ``dtype``, are raised to it: a power below 1 divides by them.
+    is a sum without cancellation: F F' = s_a / s_b, s_k = Y^(k-1) + y Y^(k-2) + ... + y^(k-1). All of these commute, so
+    F = s_a^(1/2) K^-T with s_b = K K': where S has lost rank that still knows its large directions. Those below the
+    rounding of S, that of ``dtype``, are raised to it: a power below 1 divides by them.
     """
     size = float(np.trace(gram))
     if not size:
@@ -452,8 +451,9 @@ def _rational_root(gram: Square, floor: float, power: Fraction, dtype: np.dtype[
     y = floor ** (1 / power.denominator)
     root = rational_power(definite, Fraction(1, power.denominator), here)
     above, below = (_ladder(root, y, terms) for terms in (power.numerator, power.denominator))
-    quotient = cho_solve(cho_factor(below, lower=True), above)
-    return _root((quotient + quotient.T) / 2, np.dtype(np.float64))
+    if power.numerator > 1:
+        above = rational_power((above + above.T) / 2, Fraction(1, 2), here)
+    return np.asarray(solve_triangular(np.linalg.cholesky(below), above, lower=True).T)
 
 
 def _ladder(matrix: Square, number: float, terms: int) -> Square:

@@ -1,4 +1,4 @@
-"""Products of symmetric matrices, panel by panel; whole and rational powers by products. No decomposition but Cholesky's.
+"""Products of symmetric matrices, panel by panel; whole and rational powers by them. No decomposition but Cholesky's.
 
 A panel is a fixed range of columns, multiplied on one thread: wherever it runs, its bits are the same.
 """
@@ -26,7 +26,7 @@ PANEL = 512
 SETTLED = 1e-3
 """‖I − M‖ from which a series of five terms ends a root: it leaves the fifth power of that, 1e-15."""
 MOST_MAPS = 30
-"""Most polynomials that a root takes; 5 do at a condition of 1e8, 9 at the worst that float64 can tell from singular."""
+"""Most polynomials that a root takes; 6 do at a condition of 1e8, 9 at the worst that float64 tells from singular."""
 NARROW = 1 / 200
 """Where a spectrum in [this, 1] begins whose odd roots may come from `_inverse_root`: wider ones lose digits there."""
 VECTOR_STEPS = 16
@@ -226,9 +226,7 @@ def _unsettled(matrix: NDArray[np.float64]) -> SingularRowError:
     return SingularRowError(f"the root of a {len(matrix)} × {len(matrix)} matrix does not settle: raise floor")
 
 
-def _polynomial(
-    coefficients: Sequence[float], argument: NDArray[np.float64], run: PanelMap
-) -> NDArray[np.float64]:
+def _polynomial(coefficients: Sequence[float], argument: NDArray[np.float64], run: PanelMap) -> NDArray[np.float64]:
     """c0 + c1 t + c2 t² + (c3 t + c4 t²) t² of a symmetric matrix t, by two products."""
     c0, c1, c2, c3, c4 = coefficients
     square = _symmetric(_product_panel, run, argument, argument)
