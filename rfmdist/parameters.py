@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from numbers import Real
 from typing import Any
 
@@ -16,6 +17,10 @@ from rfmdist.observations.blocks import parse_dtype
 
 LARGEST = 1e300
 """What no parameter reaches, and whole numbers beyond float64 surpass."""
+LARGEST_DENOMINATOR = 12
+"""Of the power: roots beyond the twelfth leave no digits of small directions."""
+NEAR = 1e-7
+"""How near a power must be to the fraction that it stands for: a float32 is."""
 
 
 def check_parameters(model: Any) -> None:
@@ -26,8 +31,7 @@ def check_parameters(model: Any) -> None:
     InputError
         Naming the parameter, its value and what is allowed.
     """
-    if not _is_number(model.power) or model.power <= 0 or round(2 * model.power) != 2 * model.power:
-        raise InputError(f"power={model.power!r} must be a positive multiple of 1/2, such as 0.5, 1 or 1.5")
+    as_fraction(model.power)
     for name, kinds in (("features", ("auto", "dense", "factored")), ("sides", ("auto", "columns", "both"))):
         if not isinstance(getattr(model, name), str) or getattr(model, name) not in kinds:
             raise InputError(f"{name}={getattr(model, name)!r} must be one of {', '.join(map(repr, kinds))}")
@@ -64,6 +68,24 @@ def check_parameters(model: Any) -> None:
         parse_size(model.memory)
     _check_clip(model.clip)
     _check_noise(model)
+
+
+def as_fraction(power: Any) -> Fraction:
+    """Return the fraction that a power stands for, of a denominator of at most 12.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is not positive.
+    """
+    if _is_number(power) and power > 0:
+        nearest = Fraction(float(power)).limit_denominator(LARGEST_DENOMINATOR)
+        if nearest > 0 and abs(float(nearest) - float(power)) <= NEAR * float(power):
+            return nearest
+    raise InputError(
+        f"power={power!r} must be a positive fraction with a denominator of at most {LARGEST_DENOMINATOR}, such as 0.5,"
+        " 0.25, 1/3 or 1.5"
+    )
 
 
 def greatest_rank(rank: Any) -> Any:
@@ -149,4 +171,6 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
+    if isinstance(value, np.floating):
+        value = float(value)  # a float32 cannot be compared with what it cannot hold
     return isinstance(value, Real) and not isinstance(value, bool) and bool(-LARGEST < value < LARGEST)  # type: ignore[operator]
