@@ -138,8 +138,8 @@ class DeepLinRFM(MatrixSensor):
     Parameters
     ----------
     depth : int, default 3
-        L ≥ 2, the layers with the last one. 2 is the nuclear norm (p = 1); 3 is the least depth whose p = 2/L is below
-        1 and so finds a low rank from fewer entries.
+        L ≥ 2, the layers with the last one. 2 is the nuclear norm (p = 1), whose minimum it nears slowly; 3 is the least
+        depth whose p = 2/L is below 1 and so finds a low rank from fewer entries.
     powers : sequence of float, optional
         Powers of the AGOP of layers 1..L-1, each above 0; None for the ansatz's 1/(L-ℓ+1).
     ridge : float, default 1e-6
@@ -283,8 +283,7 @@ def _dual_coefficients(measured: Measured, features: Matrix, ridge: float) -> Ma
 
 
 def _ridge_solve(gram: Matrix, ridge: float, values: Matrix) -> Matrix:
-    solved: Matrix = np.linalg.solve(gram + ridge * np.eye(len(values)), values)
-    return solved
+    return np.asarray(np.linalg.solve(gram + ridge * np.eye(len(values)), values), np.float64)
 
 
 def _eigen_power(matrix: Matrix, power: float) -> Matrix:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from oracles import Matrix, as_sparse, distance, dual_estimate, eigen_power, operator_estimate, sparse_problem
 
 from rfmdist import DeepLinRFM, InputError
 from rfmdist.iterating import Iterate
-from oracles import Matrix, as_sparse, distance, dual_estimate, eigen_power, operator_estimate, sparse_problem
 
 
 def low_rank(m: int, n: int, rank: int, entries: int, seed: int) -> tuple[Matrix, Matrix]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_a_fixed_step_is_plain_gradient_descent() -> None:
 def test_balanced_start(depth: int, width: int | None) -> None:
     """The start is balanced and its map has the scale asked for, whatever depth and width."""
     layers = DeepLinearNetwork(depth=depth, width=width)._start((9, 7))
-    for below, above in zip(layers[:-1], layers[1:], strict=True):
+    for below, above in pairwise(layers):
         np.testing.assert_allclose(above.T @ above, below @ below.T, atol=1e-12)
     product = np.linalg.multi_dot(layers[::-1])
     assert product.shape == (9, 7)
@@ -116,9 +117,9 @@ def test_width_bounds_the_rank() -> None:
 
 def test_measurements_of_single_entries_are_completion() -> None:
     """Sensing with A_k that each show one entry descends as completion does."""
-    values = sparse_problem(np.random.default_rng(5), 10, 8, density=0.5)
+    values = sparse_problem(np.random.default_rng(5), 9, 7, density=0.5)
     at = np.argwhere(~np.isnan(values))
-    operators = np.zeros((len(at), 10, 8))
+    operators = np.zeros((len(at), 9, 7))
     operators[np.arange(len(at)), at[:, 0], at[:, 1]] = 1
     model = DeepLinearNetwork(step=0.01, max_iter=2, tol=0)
     sensed = model.fit(operators, values[tuple(at.T)]).matrix_

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,14 @@ from rfmdist.nfa import NFATrace, nfa_correlation
 def random_layers(sizes: list[int]) -> list[Matrix]:
     """Give independent normal layers from sizes[0] inputs on."""
     rng = np.random.default_rng(0)
-    return [rng.normal(size=(out, into)) for into, out in zip(sizes[:-1], sizes[1:], strict=True)]
+    return [rng.normal(size=(out, into)) for into, out in pairwise(sizes)]
 
 
 def balanced_layers(depth: int) -> list[Matrix]:
     """Give layers of W_{l+1}'W_{l+1} = W_l W_l' with singular values 3, 2, 1."""
     rng = np.random.default_rng(1)
     bases = [np.linalg.qr(rng.normal(size=(size, 3)))[0] for size in [7, *[5] * (depth - 1), 6]]
-    return [out * [3.0, 2, 1] @ into.T for into, out in zip(bases[:-1], bases[1:], strict=True)]
+    return [out * [3.0, 2, 1] @ into.T for into, out in pairwise(bases)]
 
 
 def test_is_the_cosine_of_its_definition() -> None:
