@@ -138,8 +138,8 @@ class DeepLinRFM(MatrixSensor):
     Parameters
     ----------
     depth : int, default 3
-        L ≥ 2, the layers with the last one. 2 is the nuclear norm (p = 1), whose minimum it nears slowly; 3 is the least
-        depth whose p = 2/L is below 1 and so finds a low rank from fewer entries.
+        L ≥ 2, the layers with the last one. 2 is the nuclear norm (p = 1), whose minimum it nears slowly; 3 is the
+        least depth whose p = 2/L is below 1 and so finds a low rank from fewer entries.
     powers : sequence of float, optional
         Powers of the AGOP of layers 1..L-1, each above 0; None for the ansatz's 1/(L-ℓ+1).
     ridge : float, default 1e-6
