@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.sparse.linalg import LinearOperator, cg
 
+from rfmdist.checks import check_loop, check_number
 from rfmdist.errors import InputError
 from rfmdist.features.power import matrix_power, power_of_two
 from rfmdist.iterating import Callback, Iterative
@@ -214,20 +215,12 @@ class LinearSensing(Iterative):
 
     def _check(self) -> None:
         """Refuse parameters out of range."""
-        if not _is_number(self.power) or self.power <= 0:
-            raise InputError(f"power={self.power!r} must be a number above 0, such as 0.25, 0.5 or 1")
-        for name in ("ridge", "floor"):
-            value = getattr(self, name)
-            if not (isinstance(value, str) and value == "auto") and (not _is_number(value) or value < 0):
-                raise InputError(f"{name}={value!r} must be 'auto' or a number of at least 0")
-        if not _is_number(self.tol) or self.tol < 0:
-            raise InputError(f"tol={self.tol!r} must be a number of at least 0")
-        if not isinstance(self.max_iter, int | np.integer) or isinstance(self.max_iter, bool) or self.max_iter < 1:
-            raise InputError(f"max_iter={self.max_iter!r} must be a whole number of at least 1")
+        check_number("power", self.power, least=0, above=True)
+        check_number("ridge", self.ridge, least=0, auto=True)
+        check_number("floor", self.floor, least=0, auto=True)
+        check_loop(self)
         if not isinstance(self.solver, str) or self.solver not in ("auto", "direct", "cg"):
             raise InputError(f"solver={self.solver!r} must be one of 'auto', 'direct', 'cg'")
-        if not isinstance(self.callbacks or (), Iterable) or not all(map(callable, self.callbacks or ())):
-            raise InputError(f"callbacks={self.callbacks!r} must be a list of functions")
 
 
 class _Direct:
@@ -308,8 +301,3 @@ def _values(y: Any, count: int) -> NDArray[np.float64]:
     if found.dtype.kind not in "biuf" or not np.isfinite(found).all():
         raise InputError("y holds what is no finite real number: leave out those measurements")
     return found.astype(np.float64)
-
-
-def _is_number(value: Any) -> bool:
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return real and bool(np.isfinite(value))

@@ -39,7 +39,7 @@ LAYERS = (
     {"features"},
     {"kernels"},
     {"observations"},
-    {"errors", "machine"},
+    {"errors", "machine", "checks"},
 )
 """From the top; a module may import its own layer and those below."""
 FOREIGN = {
