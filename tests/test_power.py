@@ -118,7 +118,7 @@ def test_any_number_of_threads_gives_the_same_bits(rng: np.random.Generator, mon
 
 @pytest.mark.parametrize("root", [2, 3, 5, 11])
 def test_polynomials_stay_in_bounds(root: int) -> None:
-    """What x h(x)^b reaches stays in (0, 1], above what is told, and intervals shrink fortyfold while they are long."""
+    """What x h(x)^b reaches is in (0, 1], not below what is told; a long interval shrinks fortyfold."""
     for low in 2.0 ** -np.arange(1, 53):
         found = inverse_root_map(low, root)
         x = np.geomspace(low, 1, 20_001)
@@ -203,8 +203,8 @@ def test_dense_factored_and_the_oracle_agree(rng: np.random.Generator, sides: st
 @pytest.mark.parametrize("noise", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
 def test_settings_are_chosen(rng: np.random.Generator, kind: dict[str, Any], alpha: Fraction, noise: float) -> None:
     """With everything "auto" a low-rank matrix is completed to far below its spread, in float32."""
-    full = rng.normal(size=(60, 2)) @ rng.normal(size=(2, 50))
-    seen = rng.random(full.shape) < 0.5
+    full = rng.normal(size=(40, 2)) @ rng.normal(size=(2, 30))
+    seen = rng.random(full.shape) < 0.6
     found = _completed(np.where(seen, full + noise * rng.normal(size=full.shape), np.nan), power=alpha, **kind)
     assert oracles.distance(found[~seen], full[~seen]) < 0.15
 
