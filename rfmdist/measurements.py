@@ -117,8 +117,7 @@ class Chunks:
     """Measurements of a dask array: every sum is a pass over its chunks, of which each worker holds few at a time.
 
     A chunk's part depends on the chunk alone and is computed on one thread, and parts are added in a fixed
-    order: the same chunks give the same bits on any scheduler of this process. ``measure`` and ``adjoint`` do so on a
-    cluster too; the products of ``gram`` are BLAS's and were seen to differ there in their last digits.
+    order: the same chunks give the same bits on any scheduler, of this process or of a cluster.
     """
 
     array: Any
@@ -170,7 +169,12 @@ def _adjoint_chunk(chunk: Any, weights: NDArray[np.float64], shape: tuple[int, i
 
 def _gram_chunk(left: Any, right: Any, features: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
     with one_blas_thread():
-        return _gram(_table(left, shape), _table(right, shape), features)
+        return _gram(_fresh(_table(left, shape)), _fresh(_table(right, shape)), _fresh(features))
+
+
+def _fresh(array: Any) -> Any:
+    """A copy of a dense array: one that came from another process may lie where BLAS takes another routine."""
+    return array if sp.issparse(array) else np.array(array)
 
 
 def _times(table: Any, vector: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -14,9 +14,10 @@ from scipy.sparse.linalg import LinearOperator, cg
 
 from rfmdist.checks import check_loop, check_number
 from rfmdist.errors import InputError
-from rfmdist.features.power import matrix_power, power_of_two
+from rfmdist.features.power import here, power_of_two, rational_power
 from rfmdist.iterating import Callback, Iterative
 from rfmdist.measurements import Measurements, measurements
+from rfmdist.parameters import as_fraction
 
 RIDGE = 1e-8
 """Ridge "auto", as a share of K's scale: far below what matters, enough for a Cholesky of a K that lost rank."""
@@ -50,8 +51,9 @@ class LinearSensing(Iterative):
     Parameters
     ----------
     power : float, default 0.5
-        α > 0. It is iteratively reweighted least squares with p = 2 − 4α: 1/4 is the nuclear norm, 1/2 (default, best
-        in the paper's experiments) the log-determinant, 1 is p = −2. Multiples of 1/2 need products alone.
+        α, a positive fraction with a denominator of at most 12. It is iteratively reweighted least squares with
+        p = 2 − 4α: 1/4 is the nuclear norm, 1/2 (default, best in the paper's experiments) the log-determinant, 1 is
+        p = −2. No power needs an SVD.
     ridge : float or "auto", default "auto"
         λ ≥ 0. "auto" is for measurements without noise: 1e-8 of K's scale, y'Ky / y'y. With noise give a number: for
         power 1/2 rows of Y are taken to have covariance P, and the noise's variance is the ridge that goes with it.
@@ -187,7 +189,7 @@ class LinearSensing(Iterative):
         features, unit, back = np.eye(measured.shape[1]), 1.0, measured.adjoint(values)
         if not np.isfinite(back).all():
             raise InputError("A holds NaN or infinity: give finite numbers")
-        floors = _Floors(self.floor, self.power)
+        exponent, floors = 2 * as_fraction(self.power), _Floors(self.floor, self.power)
         while True:
             scale = float(np.vdot(back @ features, back) / (values @ values))  # y'Ky / y'y
             dual = solve(features, RIDGE * scale if self.ridge == "auto" else self.ridge / unit)
@@ -197,7 +199,7 @@ class LinearSensing(Iterative):
             agop = estimate.T @ estimate / len(estimate)
             agop.flat[:: len(agop) + 1] += floors.next(estimate, float(np.trace(agop)) / len(agop))
             size = power_of_two(float(np.trace(agop)) / len(agop))
-            features, unit = _raised(agop / size, 2 * self.power), size ** (2 * self.power)
+            features, unit = rational_power(agop / size, exponent, here), size ** float(exponent)
 
     def _directly(self, measured: Measurements) -> bool:
         """Whether K is made: where it is asked for, or small."""
@@ -215,7 +217,7 @@ class LinearSensing(Iterative):
 
     def _check(self) -> None:
         """Refuse parameters out of range."""
-        check_number("power", self.power, least=0, above=True)
+        as_fraction(self.power)
         check_number("ridge", self.ridge, least=0, auto=True)
         check_number("floor", self.floor, least=0, auto=True)
         check_loop(self)
@@ -278,19 +280,6 @@ class _Floors:
             self._share = min(self._share, lowered)
         self._last = estimate
         return self._share**self._root * mean
-
-
-def _raised(matrix: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
-    """``matrix``, symmetric positive semi-definite, to an ``exponent`` above 0."""
-    if exponent == round(exponent):
-        return matrix_power(matrix, int(exponent), _panel_by_panel)
-    # TODO: products alone for other rational exponents, by `rational_power` of features/power.py.
-    values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.maximum(values, 0) ** exponent) @ vectors.T
-
-
-def _panel_by_panel(function: Callable[..., Any], cuts: Sequence[Any], *arrays: Any) -> list[Any]:
-    return [function(cut, *arrays) for cut in cuts]
 
 
 def _values(y: Any, count: int) -> NDArray[np.float64]:
