@@ -33,8 +33,8 @@ LIMIT = 1e-3
 where the authors' code stops."""
 PURE: dict[str, Any] = {"offsets": None, "dtype": "float64", "clip": None}
 """Settings of `LinRFM` for matrices that are of low rank as they stand."""
-RANK_CUT = 1e-10
-"""Eigenvalues of a row's system below this share of the largest count as zero where there is no ridge."""
+MINIMUM_NORM = 1e-12
+"""Ridge, as a share of P's greatest eigenvalue, that stands for none: solves of minimum norm up to rounding."""
 
 
 # ---- problems -----------------------------------------------------------------------------------------------------
@@ -76,8 +76,7 @@ class Problem:
 
     def error(self, completed: Matrix) -> float:
         """Mean square error of the unobserved entries relative to their mean square; no prediction counts as zero."""
-        wanted = self.matrix[~self.mask]
-        return float(np.sum((np.nan_to_num(completed[~self.mask]) - wanted) ** 2) / np.sum(wanted**2))
+        return float(relative_errors(np.nan_to_num(completed), self.matrix, self.mask))
 
     def split(self, share: float, rng: np.random.Generator) -> tuple[Problem, NDArray[np.bool_]]:
         """Hold out a share of the observed entries: the problem without them, and their mask."""
@@ -99,6 +98,12 @@ def uniform(rng: np.random.Generator, shape: tuple[int, ...], observed: int) -> 
     """Masks of ``observed`` entries each, uniformly at random, (..., m, n)."""
     order = np.argsort(rng.random((*shape[:-2], shape[-2] * shape[-1])), axis=-1)
     return (order < observed).reshape(shape)
+
+
+def relative_errors(completed: Matrix, matrix: Matrix, mask: NDArray[np.bool_]) -> Matrix:
+    """Mean square error of the unobserved entries relative to their mean square, of one matrix or each of a stack."""
+    left, whole = ((np.where(mask, 0.0, part) ** 2).sum(axis=(-2, -1)) for part in (completed - matrix, matrix))
+    return np.asarray(left / whole)
 
 
 def degrees_of_freedom(rows: int, columns: int, rank: int) -> int:
@@ -162,52 +167,75 @@ class Watch:
 # ---- Algorithm 1, for stacks of small matrices ----------------------------------------------------------------------
 
 
-def iterates(
-    values: Matrix,
-    mask: NDArray[np.bool_],
-    *,
-    power: float = 0.5,
-    ridge: float = 0.0,
-    floor: float = 0.0,
-    start: Matrix | None = None,
-) -> Iterator[Matrix]:
-    """Go through the estimates Z of Algorithm 1 (arXiv 2401.04553) for observed entries, many matrices at once.
+@dataclass(frozen=True)
+class Algorithm:
+    """Algorithm 1 (arXiv 2401.04553) for observed entries, many matrices at once, in its dual form.
 
-    A plain transcription of the dual form, for what `LinRFM` does not offer: a start other than M₀ = I, no ridge with
-    P singular (then W of minimum norm), and thousands of small matrices in one call::
+    A plain transcription, for what `LinRFM` does not offer: a start other than M₀ = I, no ridge where P becomes singular
+    (then W of minimum norm), any power, and thousands of small matrices in one call::
 
-        a_i = (P[O_i, O_i] + ridge I)⁺ y_i      Z = A P      P ← (Z'Z / m + floor I)^(2 power)
+        a_i = (P[O_i, O_i] + ridge I)^-1 y_i      Z = A P      P ← (Z'Z / m + floor I)^(2 power)
 
-    Parameters
+    Attributes
     ----------
-    values : float64 ndarray of shape (..., m, n)
-        Entries outside the mask are not looked at.
-    mask : bool ndarray of shape (..., m, n)
     power, ridge, floor : float
-        α, λ and ε.
-    start : float64 ndarray of shape (..., n, n), optional
-        P₀ = M₀ M₀'; the identity when left out.
-
-    Yields
-    ------
-    float64 ndarray of shape (..., m, n)
+        α, λ and ε. Without a ridge a share `MINIMUM_NORM` of P's greatest eigenvalue stands in for its limit.
     """
-    *stack, m, n = mask.shape
-    features = np.broadcast_to(np.eye(n), (*stack, n, n)) if start is None else start
-    pairs = mask[..., :, None] & mask[..., None, :]
-    right = np.where(mask, values, 0.0)[..., None]
-    while True:
-        systems = np.where(pairs, features[..., None, :, :], 0.0)
-        if ridge:
-            dual = np.linalg.solve(systems + ridge * np.eye(n), right)
-        else:
-            dual = np.linalg.pinv(systems, rcond=RANK_CUT, hermitian=True) @ right
-        estimate = dual[..., 0] @ features
-        yield estimate
+
+    power: float = 0.5
+    ridge: float = 0.0
+    floor: float = 0.0
+
+    def step(self, features: Matrix, values: Matrix, mask: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
+        """Return Z of P, both float64 (..., m, n) and (..., n, n), and the next P.
+
+        Only a ridge feels P's scale; without one P is divided by its greatest eigenvalue, so that none is lost.
+        """
+        *_, m, n = mask.shape
+        systems = np.where(mask[..., :, None] & mask[..., None, :], features[..., None, :, :], 0.0)
+        systems = systems + (self.ridge or MINIMUM_NORM) * np.eye(n)
+        dual = np.linalg.solve(systems, np.where(mask, values, 0.0)[..., None])[..., 0]
+        estimate = dual @ features
         squares, vectors = np.linalg.eigh(np.swapaxes(estimate, -1, -2) @ estimate / m)
-        raised = (np.maximum(squares, 0.0) + floor) ** (2 * power)
-        features = (vectors * raised[..., None, :]) @ np.swapaxes(vectors, -1, -2)
-        features = features / np.maximum(raised[..., -1:, None], np.finfo(np.float64).tiny) if not ridge else features
+        raised = (np.maximum(squares, 0.0) + self.floor) ** (2 * self.power)
+        if not self.ridge:
+            raised /= raised[..., -1:]
+        return estimate, (vectors * raised[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+
+    def limits(
+        self, values: Matrix, mask: NDArray[np.bool_], iterations: int, tol: float, start: Matrix | None = None
+    ) -> tuple[Matrix, NDArray[np.int64]]:
+        """Iterate until each matrix of a stack changes by less than ``tol`` of its norm, ``iterations`` at most.
+
+        Parameters
+        ----------
+        values : float64 ndarray of shape (problems, m, n)
+        mask : bool ndarray of shape (problems, m, n)
+        iterations : int
+        tol : float
+        start : float64 ndarray of shape (problems, n, n), optional
+            P₀ = M₀ M₀'; the identity when left out.
+
+        Returns
+        -------
+        found : float64 ndarray of shape (problems, m, n)
+            The last Z of each.
+        taken : int64 ndarray of shape (problems,)
+            Iterations until it settled; ``iterations`` + 1 where it has not.
+        """
+        count, _, n = mask.shape
+        features = np.broadcast_to(np.eye(n), (count, n, n)) if start is None else start
+        found, taken, active = np.zeros_like(values), np.full(count, iterations + 1), np.arange(count)
+        for t in range(iterations):
+            estimate, features = self.step(features, values[active], mask[active])
+            change, size = (np.linalg.norm(part, axis=(-2, -1)) for part in (estimate - found[active], estimate))
+            found[active] = estimate
+            moving = change > tol * size
+            taken[active[~moving]] = t + 1
+            active, features = active[moving], features[moving]
+            if not len(active):
+                break
+        return found, taken
 
 
 # ---- options, tables, figures ---------------------------------------------------------------------------------------
