@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rfmdist.completion import Completion
+    from rfmdist.deep import DeepLinRFM
     from rfmdist.errors import InputError, RfmdistError, StoreError
     from rfmdist.lin_rfm import LinRFM
     from rfmdist.observations.blocks import Offsets, Role
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Completion",
+    "DeepLinRFM",
     "InputError",
     "LinRFM",
     "Observations",
@@ -34,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "Completion": "completion",
+    "DeepLinRFM": "deep",
     "InputError": "errors",
     "LinRFM": "lin_rfm",
     "Observations": "observations.store",
