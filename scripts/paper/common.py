@@ -174,17 +174,18 @@ class Algorithm:
     A plain transcription, for what `LinRFM` does not offer: a start other than M₀ = I, no ridge where P becomes singular
     (then W of minimum norm), any power, and thousands of small matrices in one call::
 
-        a_i = (P[O_i, O_i] + ridge I)^-1 y_i      Z = A P      P ← (Z'Z / m + floor I)^(2 power)
+        a_i = (P[O_i, O_i] + ridge I)^-1 y_i      Z = A (P + replacement ridge I)      P ← (Z'Z / m + floor I)^(2 power)
 
     Attributes
     ----------
-    power, ridge, floor : float
-        α, λ and ε. Without a ridge a share `MINIMUM_NORM` of P's greatest eigenvalue stands in for its limit.
+    power, ridge, floor, replacement : float
+        α, λ, ε and ω. Without a ridge a share `MINIMUM_NORM` of P's greatest eigenvalue stands in for its limit.
     """
 
     power: float = 0.5
     ridge: float = 0.0
     floor: float = 0.0
+    replacement: float = 0.0
 
     def step(self, features: Matrix, values: Matrix, mask: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
         """Return Z of P, both float64 (..., m, n) and (..., n, n), and the next P.
@@ -195,7 +196,7 @@ class Algorithm:
         systems = np.where(mask[..., :, None] & mask[..., None, :], features[..., None, :, :], 0.0)
         systems = systems + (self.ridge or MINIMUM_NORM) * np.eye(n)
         dual = np.linalg.solve(systems, np.where(mask, values, 0.0)[..., None])[..., 0]
-        estimate = dual @ features
+        estimate = dual @ (features + self.replacement * self.ridge * np.eye(n))
         squares, vectors = np.linalg.eigh(np.swapaxes(estimate, -1, -2) @ estimate / m)
         raised = (np.maximum(squares, 0.0) + self.floor) ** (2 * self.power)
         if not self.ridge:

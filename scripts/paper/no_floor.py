@@ -16,6 +16,7 @@ no excuse; it is written to no_floor_counterexample.csv.
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from decimal import Decimal, localcontext
 from itertools import product
 
@@ -78,7 +79,7 @@ def coherent(rng: np.random.Generator, draws: int, size: int) -> Matrix:
 KINDS = {"ones": ones, "gaussian": gaussian, "coherent": coherent}
 
 
-def swept(kind: str, share: float, given: object, rng: np.random.Generator) -> list[Row]:
+def swept(kind: str, share: float, given: Namespace, rng: np.random.Generator) -> list[Row]:
     """Rows of all floors and powers for one kind of matrix and one share of observed entries."""
     draws, size, iterations = given.draws, given.size, given.iterations
     matrices = KINDS[kind](rng, draws, size)
@@ -122,19 +123,23 @@ def connected(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return rows.all(axis=1) & columns.all(axis=1)
 
 
-def draw(given: object, rows: list[Row]) -> None:
+def draw(given: Namespace, rows: list[Row]) -> None:
     """Draw the share recovered against the share observed for α = 1/2, a panel a kind."""
     with figure(given.output, "no_floor", len(KINDS)) as panels:
         for axes, kind in zip(panels, KINDS, strict=True):
             for floor in (*given.floors, "falling"):
-                chosen = [r for r in rows if r["kind"] == kind and r["floor"] == floor and r["power"] == given.powers[0]]
+                chosen = [
+                    r for r in rows if r["kind"] == kind and r["floor"] == floor and r["power"] == given.powers[0]
+                ]
                 points = [row["observed"] for row in chosen], [row["recovered"] for row in chosen]
                 axes.plot(*points, "o-", label=f"ε {floor}" if floor == "falling" else f"ε = {floor:g}")
             axes.plot(points[0], [row["determined"] for row in chosen], "k:", label="determined")
-            axes.set(title=kind, xlabel="share observed", ylabel=f"recovered (α = {given.powers[0]})", ylim=(-0.03, 1.03))
+            axes.set(
+                title=kind, xlabel="share observed", ylabel=f"recovered (α = {given.powers[0]})", ylim=(-0.03, 1.03)
+            )
 
 
-def search(size: int, given: object) -> None:
+def search(size: int, given: Namespace) -> None:
     """Go through all masks that determine the matrix of ones, and print how many settle elsewhere."""
     bits = np.arange(2 ** (size * size))[:, None] >> np.arange(size * size) & 1
     masks = bits.astype(bool).reshape(-1, size, size)
@@ -151,7 +156,7 @@ def search(size: int, given: object) -> None:
         counterexample(given, masks[wrong], found[wrong])
 
 
-def counterexample(given: object, masks: NDArray[np.bool_], found: Matrix) -> None:
+def counterexample(given: Namespace, masks: NDArray[np.bool_], found: Matrix) -> None:
     """Check the counterexample of fewest entries in decimals, print and write it; say so if there is none."""
     if not len(masks):
         print("no counterexample among them")
@@ -159,7 +164,9 @@ def counterexample(given: object, masks: NDArray[np.bool_], found: Matrix) -> No
     first = int(np.argmin(masks.sum(axis=(1, 2))))
     exact, change = decimal_iterate(masks[first])
     minor = max(abs(np.linalg.det(exact[np.ix_(r, c)])) for r in PAIRS for c in PAIRS)
-    print(f"a counterexample: observed {masks[first].astype(int).tolist()} of ones ends at {np.round(exact, 6).tolist()}")
+    print(
+        f"a counterexample: observed {masks[first].astype(int).tolist()} of ones ends at {np.round(exact, 6).tolist()}"
+    )
     print(
         f"in {DIGITS} digits, after {EXACT_ITERATIONS} iterations: largest 2 x 2 minor {minor:.3g} (0 if of rank one),"
         f" last change {change:.1e}, from float64's limit {np.abs(exact - found[first]).max():.1e}"
@@ -182,7 +189,9 @@ def decimal_iterate(mask: NDArray[np.bool_]) -> tuple[Matrix, float]:
             estimate = []
             for seen in map(np.flatnonzero, mask):
                 dual = solved([[features[i][j] for j in seen] for i in seen], [one] * len(seen))
-                estimate.append([sum((a * features[i][j] for a, i in zip(dual, seen, strict=True)), zero) for j in range(n)])
+                estimate.append(
+                    [sum((a * features[i][j] for a, i in zip(dual, seen, strict=True)), zero) for j in range(n)]
+                )
             features = [[sum((row[i] * row[j] for row in estimate), zero) for j in range(n)] for i in range(n)]
             change = max(abs(x - y) for x, y in zip(sum(estimate, []), sum(last or estimate, []), strict=True))
             last = estimate
