@@ -171,8 +171,8 @@ class Watch:
 class Algorithm:
     """Algorithm 1 (arXiv 2401.04553) for observed entries, many matrices at once, in its dual form.
 
-    A plain transcription, for what `LinRFM` does not offer: a start other than M₀ = I, no ridge where P becomes singular
-    (then W of minimum norm), any power, and thousands of small matrices in one call::
+    A plain transcription, for what `LinRFM` does not offer: a start other than M₀ = I, no ridge where P becomes
+    singular (then W of minimum norm), any power, and thousands of small matrices in one call::
 
         a_i = (P[O_i, O_i] + ridge I)^-1 y_i      Z = A (P + replacement ridge I)      P ← (Z'Z / m + floor I)^(2 power)
 

@@ -10,10 +10,10 @@ The published split u1: 943 users, 1,682 films, 80,000 ratings to fit and 20,000
     lin-RFM        the paper's form: exact features of the columns, α = 1/2, ω = 1, the ridge from a grid, no additions
     deep L         deep linear network of depth L; the scale of its start from a grid
 
-The last two are fitted to what offsets leave, less a tenth held out; the best iterate and setting by the held-out ratings
-count, and their seconds are those until that iterate of that setting, looking not timed. A fit ends when the held-out error
-has not fallen for some iterations, or after --most-seconds, which is said. With --quick: the 100 users and 100 films with
-the most ratings. Test ratings are only scored. The figure shows the held-out error against seconds.
+The last two are fitted to what offsets leave, less a tenth held out; the best iterate and setting by the held-out
+ratings count, and their seconds are those until that iterate of that setting, looking not timed. A fit ends when the
+held-out error has not fallen for some iterations, or after --most-seconds, which is said. With --quick: the 100 users
+and 100 films with the most ratings. Test ratings are only scored. The figure shows the held-out error against seconds.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def decimal_iterate(mask: NDArray[np.bool_]) -> tuple[Matrix, float]:
     n, zero, one = mask.shape[1], Decimal(0), Decimal(1)
     with localcontext() as context:
         context.prec = DIGITS
-        features, last = [[one if i == j else zero for j in range(n)] for i in range(n)], None
+        features, last = [[one if i == j else zero for j in range(n)] for i in range(n)], np.full((n, n), zero)
         for _ in range(EXACT_ITERATIONS):
             estimate = []
             for seen in map(np.flatnonzero, mask):
@@ -193,9 +193,8 @@ def decimal_iterate(mask: NDArray[np.bool_]) -> tuple[Matrix, float]:
                     [sum((a * features[i][j] for a, i in zip(dual, seen, strict=True)), zero) for j in range(n)]
                 )
             features = [[sum((row[i] * row[j] for row in estimate), zero) for j in range(n)] for i in range(n)]
-            change = max(abs(x - y) for x, y in zip(sum(estimate, []), sum(last or estimate, []), strict=True))
-            last = estimate
-    return np.array(last, float), float(change)
+            change, last = np.abs(np.array(estimate) - last).max(), np.array(estimate)
+    return last.astype(float), float(change)
 
 
 def solved(system: list[list[Decimal]], right: list[Decimal]) -> list[Decimal]:

@@ -13,7 +13,8 @@ less a tenth that is held out; the best iterate and the best setting by the held
 Last, LinRFM() with nothing chosen by us, which may hold out what it likes and fits again on all entries.
 
 The figure shows the root mean square error of the unobserved entries (against the truth without noise, relative to its
-root mean square) for each level; the dotted line is the noise itself. Table and CSV have means and deviations over draws.
+root mean square) for each level; the dotted line is the noise itself. Table and CSV have means and deviations over
+draws.
 """
 
 from __future__ import annotations

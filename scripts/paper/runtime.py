@@ -10,12 +10,12 @@ Square matrices of rank 5, ten times as many entries observed as degrees of free
     lin-RFM, factored   both sides, rank 32: what LinRFM takes at this size by itself
     IRLS-0              the same objective, by an eigen decomposition an iteration
 
-Beside them what a numerical library takes for the parts alone, so that it can be seen how much is the method and how much
-the program: Z'Z (the product that lin-RFM makes), eigh of Z'Z (what IRLS adds to it) and the SVD of Z. LAPACK's and BLAS'
-as NumPy calls them.
+Beside them what NumPy's BLAS and LAPACK take for the parts alone, so that it can be seen how much is the method and how
+much the program: Z'Z (the product that lin-RFM makes), eigh of Z'Z (what IRLS adds to it) and the SVD of Z.
 
-Seconds an iteration are the median but for the first. "seconds to error" sums the iterations until the unobserved entries'
-relative mean square error is below 1e-3; looking at it is not timed, and it is empty where --iterations were not enough.
+Seconds an iteration are the median but for the first. "seconds to error" sums the iterations until the unobserved
+entries' relative mean square error is below 1e-3; looking at it is not timed, and it is empty where --iterations were
+not enough.
 The figure shows both against the size. The last lines are how many times longer IRLS-0 takes.
 """
 
