@@ -149,11 +149,8 @@ class Preparation:
         sides = [Side(targets, self.run.publish(targets, lasting=True), self.plan.groups)]
         if self.plan.sides == "both":
             across = targets.transposed(self.plan.copy_bytes)
-            sides.append(
-                Side(
-                    across, self.run.publish(across, lasting=True), equal_groups(across.observations, FACTORED_ENTRIES)
-                )
-            )
+            groups = equal_groups(across.observations, FACTORED_ENTRIES)
+            sides.append(Side(across, self.run.publish(across, lasting=True), groups))
         return Start(sides, columns, shrinkage, known, self.plan)
 
     def _targets(self, known: Known, row_scale: float) -> tuple[Targets, NDArray[np.float64], tuple[float, float]]:

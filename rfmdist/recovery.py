@@ -119,9 +119,8 @@ class Recovery:
         self.error, self.known, self.targets = error, known, targets
         self.noise = noise / self.targets.unit
         self.slab_rows, self.room = plan.slab_rows, plan.machine.wanted - plan.machine.base
-        self.side = _Side(
-            self.targets, run.publish(self.targets, lasting=True), equal_groups(targets.observations, FACTORED_ENTRIES)
-        )
+        groups = equal_groups(targets.observations, FACTORED_ENTRIES)
+        self.side = _Side(self.targets, run.publish(self.targets, lasting=True), groups)
         self.passes = Projection(run, self.side.groups, self._step)
         m, n = targets.observations.shape
         everything = np.ones(m, np.bool_), np.ones(n, np.bool_)

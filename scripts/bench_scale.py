@@ -1,13 +1,13 @@
 """Time an iteration read from disk beside one of memory, and workers beside threads; count the bytes that move.
 
-    python scripts/bench_scale.py [--store STORE] [--rank 32] [--repeat 5] [--rounds 3] [--points FILE.json] [--only WHAT]
+    python scripts/bench_scale.py [--store STORE] [--rank 32] [--repeat 5] [--rounds 3] [--points FILE] [--only WHAT]
 
 Without a store one of 140,000 x 27,000 with 20 million entries is generated (`heavy_tailed.py`). ``stream``: both
-forms of the factored fit, with all blocks kept in memory, and with none, the files (the store's, and those a fit leaves
-beside it) in the system's cache and dropped from it before each iteration. ``workers``: one process of one thread, two of them, two threads of this one. ``bytes``:
-what Dask's workers have sent, beside (groups - 1) n r itemsize + workers n r itemsize. Seconds are the least of an
-iteration after the first, over rounds in which all are timed one after another: other work on the machine comes and
-goes. ``--points`` keeps the figures for `scaling_model.py`.
+forms of the factored fit, with all blocks kept in memory, and with none, the files (the store's, and those that a fit
+leaves beside it) in the system's cache and dropped from it before each iteration. ``workers``: one process of one
+thread, two of them, two threads of this one. ``bytes``: what Dask's workers have sent, beside (groups - 1) n r itemsize
++ workers n r itemsize. Seconds are the least of an iteration after the first, over rounds in which all are timed one
+after another: other work on the machine comes and goes. ``--points`` keeps the figures for `scaling_model.py`.
 """
 
 from __future__ import annotations

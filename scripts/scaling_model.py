@@ -7,7 +7,7 @@ Rates of a worker come from the points that ``bench_scale.py --points`` has meas
 E / 200 rows and at most a million columns. An iteration takes the sum of
 
     solve       flops / (workers x rate), groups shared out whole
-    decode      entries x seconds an entry / workers
+    read        entries x seconds an entry / workers, of blocks that are filed as they are fitted
     publish     the columns' factor to every node, and to every worker there
     sum         columns alone: partials within a worker, then across workers, four branches a level
     left        both sides: the rows' factor, written by parts and read by every node
@@ -36,8 +36,8 @@ NODE_CORES, NODE_DISK, WORKER_BYTES = 16, 2e9, 4e9
 """Of a node: workers, bytes read a second; and bytes a worker may hold of the left factor."""
 COPY_RATE, TASK_SECONDS = 4e9, 1.5e-3
 """Bytes a second that one worker copies or adds; the scheduler's time for a task (facts: 1.5 to 1.8 ms)."""
-STORED = 5.7
-"""Bytes of an entry on disk, one order (1e9 generated entries take 5.7 GB)."""
+FILED = 8
+"""Bytes of an entry in the files that a fit leaves beside the store, one order."""
 ITEM, ROW_ENTRIES, MOST_COLUMNS = 4, 200, 1_000_000
 SIZES, WORKERS, NETWORKS = (1e9, 1e10, 1e11, 1e12), (8, 32, 128, 512, 1024), (10e9 / 8, 100e9 / 8)
 
@@ -51,7 +51,7 @@ class Rates:
     columns, both : float
         Flops a second of a half step with features of the columns alone, and of two that cross.
     entry : float
-        Seconds of reading, decoding and standardising an entry.
+        Seconds of reading an entry from such a file.
     """
 
     columns: float
@@ -94,7 +94,7 @@ class Case:
         passes = 1 + (max(-(-left // WORKER_BYTES), 1) if both else 0)
         found = {
             "solve": work,
-            "decode": 0.0 if self.kept else passes * e * rates.entry / w * uneven,
+            "read": 0.0 if self.kept else passes * e * rates.entry / w * uneven,
             "publish": right / self.network + right / COPY_RATE,
             "update": right / self.network + 4 * n * r * r / rates.columns,
             "schedule": 2 * orders * groups * TASK_SECONDS if w > 1 else 0.0,
@@ -104,8 +104,8 @@ class Case:
         else:
             within, across = max(groups / w - 1, 0), (FAN - 1) * np.log(w) / np.log(FAN)
             found["sum"] = 3 * within * right / COPY_RATE + across * (right / self.network + 3 * right / COPY_RATE)
-        disk = 0.0 if self.kept else passes * e * STORED / (nodes * NODE_DISK)
-        found["disk"] = max(disk - found["solve"] - found["decode"], 0.0)
+        disk = 0.0 if self.kept else passes * e * FILED / (nodes * NODE_DISK)
+        found["disk"] = max(disk - found["solve"] - found["read"], 0.0)
         return found
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import rfmdist
 from rfmdist.completion import Completion
 from rfmdist.engine import plan as planning
-from rfmdist.engine.memory import Sizes, copy_room, copying, fit_memory, worker_memory
+from rfmdist.engine.memory import Sizes, copy_room, copying, fit_memory, kept_need, worker_memory
 from rfmdist.engine.plan import (
     GROUPS,
     MOST_GROUPS,
@@ -199,6 +199,22 @@ def test_blocks_are_kept_as_far_as_there_is_room(free: Callable[[float], None]) 
     assert 0 < plans[2].read_bytes < plans[3].read_bytes < 2 * plans[2].stored_bytes
     assert plans[3].kept_bytes < plans[2].kept_bytes
     assert planned([50] * 100_000, 500, machine=Machine.of(500_000_000), rank=4).peak_bytes <= 500_000_000
+
+
+def test_what_is_not_kept_is_told_as_files_beside_a_store_on_a_disk() -> None:
+    """There an iteration reads the files, of all that is not kept; elsewhere, and where all is kept, there are none."""
+    observations = counted([50] * 100_000, 500)
+    asked = {"features": "factored", "sides": "both", "rank": 4}
+    plain = make_plan(observations, "float32", machine=Machine.of(600_000_000)._replace(kept=0), **asked)
+    assert plain.filed_bytes == 0
+    assert plain.read_bytes == 2 * observations.stored_bytes
+    observations.path = Path("store")
+    filed = make_plan(observations, "float32", machine=Machine.of(600_000_000)._replace(kept=0), **asked)
+    assert filed.read_bytes == filed.filed_bytes == sum(kept_need(filed.sizes))
+    assert "files beside the store" in filed.told()
+    kept = make_plan(observations, "float32", machine=Machine.of(2_000_000_000), **asked)
+    assert kept.filed_bytes == kept.read_bytes == 0
+    assert "files beside" not in kept.told()
 
 
 @given(st.integers(250, 4000), st.sampled_from(["auto", 16, 100]), st.sampled_from(["auto", "both", "columns"]))

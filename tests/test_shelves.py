@@ -12,6 +12,7 @@ import numpy as np
 import oracles
 import pytest
 import scipy.sparse as sp
+from dask.sizeof import sizeof
 from distributed import Client, LocalCluster
 
 from rfmdist import preparing
@@ -116,6 +117,47 @@ def test_values_come_back_from_files(rng: np.random.Generator, tmp_path: Path) -
     FiledValue.write(scratch, value).loaded()
     with pytest.raises(StoreError, match="is gone or torn"):
         filed.loaded()
+
+
+def test_what_stands_for_a_value_is_small(rng: np.random.Generator, tmp_path: Path) -> None:
+    """It goes with every task: what pickles in its place, such as a slice of columns, lies in the file too."""
+    filed = FiledValue.write(Scratch(str(tmp_path)), rng.random((1000, 64))[:, :32])
+    assert len(pickle.dumps(filed)) < 1000
+    assert filed.load().shape == (1000, 32)
+
+
+def test_rows_in_files_count_for_nothing(rng: np.random.Generator, tmp_path: Path) -> None:
+    """Dask places and counts what it moves by size: what lies in a file is not moved."""
+    filed = Filed.write(Scratch(str(tmp_path)), "rows", 0, rng.random((1000, 64)))
+    assert sizeof(Partial({"sum": np.zeros(100)}, [(filed,)])) < 1000
+    assert sizeof(Partial({}, [(filed.load(),)])) >= 1000 * 64 * 8
+
+
+@pytest.mark.usefixtures("many_groups")
+def test_workers_keep_blocks_though_dask_takes_copies_away(small: Observations, client: Client) -> None:
+    """Blocks stay on the workers from one iteration to the next: but for a few that move, later ones decode none."""
+
+    def count() -> None:
+        decode, Observations.decoded = Observations.row_block, 0
+
+        def counted(self: Any, *given: Any) -> Any:
+            Observations.decoded += 1
+            return decode(self, *given)
+
+        Observations.row_block = counted
+
+    decoded: list[int] = []
+
+    def told(_: Any) -> None:
+        decoded.append(sum(client.run(lambda: Observations.decoded).values()))
+        client.amm.run_once()  # as Dask does every two seconds
+
+    client.run(count)
+    try:
+        LinRFM(**FIXED, **PLAIN, callbacks=[told]).fit(small, client=client)
+    finally:
+        client.restart()
+    assert 0 < decoded[-1] < 1.5 * decoded[0]
 
 
 @pytest.mark.parametrize("torn", [True, False])

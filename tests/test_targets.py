@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ import scipy.sparse as sp
 
 from rfmdist.engine.memory import kept_need
 from rfmdist.engine.plan import plan_factored
+from rfmdist.errors import StoreError
 from rfmdist.observations.blocks import ALL_ROLES, FITTED_ROLES, Role, RowBlock
+from rfmdist.observations.kept import LEAST_FREE
 from rfmdist.observations.offsets import fit_offsets
+from rfmdist.observations.scratch import FiledValue, Scratch
 from rfmdist.observations.split import split
 from rfmdist.observations.store import Observations
 from rfmdist.observations.targets import Targets
@@ -95,6 +99,52 @@ def test_the_bound_is_respected(targets: Targets) -> None:
     assert keeping.read(30, 60) is not again
     assert same(again[0], targets.read(30, 60)[0])
     assert keeping.read(0, 30) is kept
+
+
+def test_what_is_not_kept_is_filed(monkeypatch: pytest.MonkeyPatch, targets: Targets, tmp_path: Path) -> None:
+    """Blocks beyond the bound are read from files as they were made, scored entries too, and never decoded again."""
+    scratch = Scratch(str(tmp_path / "scratch"))
+    size = sum(block.nbytes for block in targets.read(0, 30) if block is not None)
+    filing = replace(targets, keep_bytes=size + 8, scratch=scratch)
+    first = [filing.read(*half) for half in HALVES]
+    assert len(list((tmp_path / "scratch").iterdir())) == 1
+    copy = replace(filing)
+    monkeypatch.setattr(Observations, "row_block", None)
+    again = [filing.read(*half) for half in HALVES]
+    assert again[0] is first[0]
+    assert again[1] is not first[1]
+    for ours, theirs in zip(again[1], first[1], strict=True):
+        assert same(ours, theirs)
+    with pytest.raises(TypeError):  # a copy may have another unit: it reads for itself
+        copy.read(30, 60)
+    filing.release()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_workers_files_go_with_ours(targets: Targets, tmp_path: Path) -> None:
+    """What a pickled copy has filed is removed when the targets that it was sent from let go."""
+    ours = replace(targets, scratch=Scratch(str(tmp_path / "scratch")))
+    theirs = pickle.loads(pickle.dumps(ours))
+    assert same(theirs.read(0, 30)[0], targets.read(0, 30)[0])
+    assert list((tmp_path / "scratch").iterdir())
+    ours.release()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+@pytest.mark.parametrize("how", ["nearly full", "full", "no disk"])
+def test_blocks_are_decoded_where_they_cannot_be_filed(
+    how: str, monkeypatch: pytest.MonkeyPatch, targets: Targets, tmp_path: Path
+) -> None:
+    """A disk without room, or none at all, costs time and nothing else."""
+    if how == "full":
+        monkeypatch.setattr(FiledValue, "write", Mock(side_effect=StoreError("the disk is full")))
+    else:
+        monkeypatch.setattr(Scratch, "free", LEAST_FREE - 1 if how == "nearly full" else None)
+    filing = replace(targets, scratch=Scratch(str(tmp_path / "scratch")))
+    for _ in range(2):
+        assert same(filing.read(0, 30)[0], targets.read(0, 30)[0])
+    assert not (tmp_path / "scratch").exists()
+    filing.release()
 
 
 def test_copies_keep_their_own(targets: Targets) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,4 +108,5 @@ def solved(
         row = slice(ends[i], ends[i + 1])
         seen = factor[columns[row]]
         grams[i], rights[i, :, 0] = seen.T @ seen, values[row] @ seen
-    return np.linalg.solve(grams + ridge * np.eye(rank), rights)[:, :, 0]
+    found: NDArray[Any] = np.linalg.solve(grams + ridge * np.eye(rank), rights)[:, :, 0]
+    return found

@@ -11,6 +11,7 @@ import numpy as np
 
 from rfmdist.errors import InputError
 from rfmdist.iterating import Entries
+from rfmdist.parameters import LARGEST
 
 
 def check_number(model: Any, name: str, *, least: float = -np.inf, most: float = np.inf, above: bool = False) -> None:
@@ -22,7 +23,7 @@ def check_number(model: Any, name: str, *, least: float = -np.inf, most: float =
         Naming the parameter, its value and what is allowed.
     """
     value = getattr(model, name)
-    is_number = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(float(value))
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and -LARGEST < value < LARGEST  # type: ignore[operator]
     if not is_number or not least <= value <= most or (above and value == least):
         bounds = [f"{'above' if above else 'of at least'} {least:g}"] if least > -np.inf else []
         bounds += [f"of at most {most:g}"] if most < np.inf else []
@@ -61,11 +62,12 @@ def without_unit(entries: Entries) -> tuple[Entries, float]:
     Raises
     ------
     InputError
-        If nothing was observed, or what was is beyond half of float64's range.
+        If nothing was observed, or the squares of what was leave float64's range.
     """
     if not len(entries.values):
         raise InputError("no entry was observed: there is nothing to complete the matrix from")
-    unit = float(np.linalg.norm(entries.values)) / np.sqrt(len(entries.values))
+    with np.errstate(over="ignore"):
+        unit = float(np.linalg.norm(entries.values)) / np.sqrt(len(entries.values))
     if not np.isfinite(unit):
         raise InputError("the squares of the values leave float64's range: divide the values by their largest")
     unit = unit or 1.0

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dposv
+from scipy.linalg.lapack import dpotrs
 
 from rfmdist.baselines.common import check_loop, check_number, without_unit
 from rfmdist.errors import InputError, SingularRowError
 from rfmdist.iterating import Callback, Entries, MatrixCompleter
+from rfmdist.kernels.threads import one_blas_thread
+from rfmdist.machine import cores
 
 Floats = NDArray[np.float64]
 
-LEAST_FLOOR = 1e-12
-"""Where a falling floor ends: the systems have condition numbers up to 1 / floor, which float64 still solves."""
+LEAST_EIGENVALUE = 1e-12
+"""Where a falling floor ends, and its power in W⁻¹: float64 still solves systems of the condition number it makes."""
 SPARSE = 0.05
 """Share of observed entries up to which the product with sparse rows is faster than BLAS with their zeros."""
+THREADED = 1 << 14
+"""Entries from which on rows are solved on all cores: below, setting up the threads takes longer."""
+PIECES = 8
+"""Pieces of rows a core, to even out the threads."""
 
 
 class IRLS(MatrixCompleter):
     """Matrix completion by iteratively reweighted least squares, IRLS-p (Mohan & Fazel 2012, JMLR 13).
 
-    It minimises a smooth stand-in of the Schatten norm Σ σ_j^p, in turn over X and the weights (arXiv 2401.04553,
-    section 3)::
+    It minimises a smooth stand-in of the Schatten norm Σ σ_j^p, in turn over X and the weights, in the form
+    of arXiv 2401.04553::
 
         X ← argmin tr(X W X')  subject to  X_ij = y_ij on observed entries       W = I at the start
         W ← (X'X / m + floor I)^(p/2 − 1)
@@ -45,10 +52,12 @@ class IRLS(MatrixCompleter):
     ridge : float, default 0.0
         λ ≥ 0; 0 keeps the observed values as they are, and needs a floor.
     floor : float, default 1e-2
-        ε ≥ 0, added to the eigenvalues before the power; in the first iteration, if it falls.
+        ε ≥ 0, added to the eigenvalues before the power; in the first iteration, if it falls. For p below 0 let it fall
+        from 1: from 1e-2 the fit ends in poor local minima.
     floor_decay : float, default 1.0
-        What the floor is multiplied by after each iteration, down to 1e-12: Mohan & Fazel's γ. Above 0 and at most 1;
-        1 is the paper's fixed ε. Recovery to more digits than the floor leaves wants it to fall, by 0.8 for instance.
+        What the floor is multiplied by after each iteration: Mohan & Fazel's γ. Above 0 and at most 1; 1 is the paper's
+        fixed ε. Recovery to more digits than the floor leaves wants it to fall, by 0.8 for instance. It falls to 1e-12,
+        for p below 0 to 1e-12^(1 / (1 − p/2)), beyond which the systems could not be solved.
     max_iter : int, default 300
         Most iterations.
     tol : float, default 1e-5
@@ -96,14 +105,15 @@ class IRLS(MatrixCompleter):
     def _iterates(self, entries: Entries) -> Iterator[Floats]:
         entries, unit = without_unit(entries)
         m, n = entries.shape
-        inverse, floor = np.eye(n), self.floor
+        power = 1 - self.p / 2  # W⁻¹ = (X'X / m + floor I)^power
+        inverse, floor, least = np.eye(n), self.floor, LEAST_EIGENVALUE ** (1 / max(1, power))
         while True:
             estimate = least_squares(entries, inverse, self.ridge)
             yield unit * estimate
             squares, vectors = np.linalg.eigh(estimate.T @ estimate / m)
-            half = vectors * (np.maximum(squares, 0) + floor) ** (0.5 - self.p / 4)
+            half = vectors * (np.maximum(squares, 0) + floor) ** (power / 2)
             inverse = half @ half.T
-            floor = min(floor, max(floor * self.floor_decay, LEAST_FLOOR))
+            floor = min(floor, max(floor * self.floor_decay, least))
 
 
 def least_squares(entries: Entries, inverse: Floats, ridge: float) -> Floats:
@@ -128,17 +138,30 @@ def least_squares(entries: Entries, inverse: Floats, ridge: float) -> Floats:
     """
     (m, n), columns, values = entries.shape, entries.columns, entries.values
     ends = np.searchsorted(entries.rows, np.arange(m + 1))
-    dual = np.empty_like(values)
-    for i in np.flatnonzero(np.diff(ends)):
-        row = slice(ends[i], ends[i + 1])
-        system = inverse[columns[row, None], columns[row]]
-        system.flat[:: len(system) + 1] += ridge
-        # The transpose of what is symmetric: LAPACK's order of axes, so that it is solved in place.
-        _, dual[row], info = dposv(system.T, values[row], overwrite_a=True)
-        if info > 0:
-            size = len(system)
-            raise SingularRowError(
-                f"row code {i}: its {size} × {size} system is not positive definite: raise ridge or floor"
-            )
+    dual, filled = np.empty_like(values), np.flatnonzero(np.diff(ends))
+    if len(values) < THREADED:
+        _solve_rows(filled, ends, entries, inverse, ridge, dual)
+    else:
+        with one_blas_thread(), ThreadPoolExecutor(cores()) as pool:
+            pieces = np.array_split(filled, PIECES * cores())
+            list(pool.map(lambda rows: _solve_rows(rows, ends, entries, inverse, ridge, dual), pieces))
     solved = sp.csr_array((dual, columns, ends), shape=(m, n))
     return solved @ inverse if len(values) < SPARSE * m * n else solved.toarray() @ inverse
+
+
+def _solve_rows(
+    rows: NDArray[np.int64], ends: NDArray[np.int64], entries: Entries, inverse: Floats, ridge: float, dual: Floats
+) -> None:
+    """Write (W⁻¹[O_i, O_i] + ridge I)⁻¹ y_i of each of the ``rows`` to ``dual`` (entries,)."""
+    for i in rows:
+        row = slice(ends[i], ends[i + 1])
+        seen = entries.columns[row]
+        system = inverse[seen[:, None], seen]
+        system.flat[:: len(seen) + 1] += ridge
+        try:
+            lower = np.linalg.cholesky(system)  # NumPy's, as SciPy's holds back the other threads
+        except np.linalg.LinAlgError:
+            raise SingularRowError(
+                f"row code {i}: its {len(seen)} × {len(seen)} system is not positive definite: raise ridge or floor"
+            ) from None
+        dual[row] = dpotrs(lower.T, entries.values[row])[0]  # its transpose is LAPACK's upper triangle: no copy

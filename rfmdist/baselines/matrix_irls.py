@@ -32,9 +32,9 @@ class MatrixIRLS(MatrixCompleter):
         ε ← min(ε, σ_{rank + 1}(X))
         W(Z) = U [(U' Z V)_ij / (max(σ_i, ε) max(σ_j, ε))] V'        X = U diag(σ) V', W = identity at the start
 
-    W weighs both sides at once, by the geometric mean of the one-sided weights. As W⁻¹ is ε² but in the tangent space of
-    the σ_j > ε, the least squares have as many unknowns as this: conjugate gradients solve them to 1e-13. Each iteration
-    takes a singular value decomposition of m × n: for sizes up to some hundreds, or patience.
+    W weighs both sides at once, by the geometric mean of the one-sided weights. As W⁻¹ is ε² but in the tangent space
+    of the σ_j > ε, the least squares have as many unknowns as this: conjugate gradients solve them to 1e-13. Each
+    iteration takes a singular value decomposition of m × n: for sizes up to some hundreds, or patience.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ class MatrixIRLS(MatrixCompleter):
     max_iter : int, default 100
         Most iterations.
     tol : float, default 1e-9
-        The fit stops when the estimate changes by less than this share. Convergence is quadratic at the end, but the
-        first weak directions are found slowly; hence less than other methods' 1e-5.
+        The fit stops when the estimate changes by less than this share. Small, for weak directions are found while the
+        whole hardly changes, and few iterations more reach it: convergence is superlinear at the end.
     callbacks : list of callables, optional
         Each is called with every `rfmdist.iterating.Iterate`; one that returns True ends the fit.
 

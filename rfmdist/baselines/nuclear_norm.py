@@ -16,8 +16,9 @@ STEPS = 10
 """Steps between two estimates: one step alone can be short without being near the end."""
 RELAXATION = 1.6
 """Over-relaxation: 1.5 to 1.8 need fewest steps (Boyd et al. 2011, section 3.4.3)."""
-UNBALANCED = 5.0
-"""Ratio of the residuals from which on the threshold is changed."""
+UNBALANCED = 2.0
+"""Ratio of the residuals from which on the threshold is changed: on matrices of 12 x 10 with 40 % of the entries, 5
+needs up to twice the steps."""
 START = 0.1
 """First threshold, as a share of the largest singular value of the values with zeros elsewhere."""
 
@@ -53,9 +54,7 @@ class NuclearNorm(MatrixCompleter):
     n_iter_ : int
     """
 
-    def __init__(
-        self, *, max_iter: int = 500, tol: float = 1e-7, callbacks: Sequence[Callback] | None = None
-    ) -> None:
+    def __init__(self, *, max_iter: int = 500, tol: float = 1e-7, callbacks: Sequence[Callback] | None = None) -> None:
         self.max_iter = max_iter
         self.tol = tol
         self.callbacks = callbacks
@@ -83,7 +82,7 @@ class NuclearNorm(MatrixCompleter):
             steps += STEPS
             if steps >= due:
                 factor = balance(np.linalg.norm(low - feasible), np.linalg.norm(feasible - before))
-                threshold, multipliers, due = threshold * factor, multipliers * factor, 1.2 * steps + STEPS
+                threshold, multipliers, due = threshold * factor, multipliers * factor, steps + steps // 5 + STEPS
 
 
 def thresholded(matrix: Floats, threshold: float) -> Floats:

@@ -77,6 +77,7 @@ def plan_facts(plan: Plan, speed: Speed) -> dict[str, Any]:
         "flops": plan.flops,
         "read_bytes": plan.read_bytes,
         **(clustered if plan.machine.workers else {}),
+        **({"filed_bytes": plan.filed_bytes} if plan.filed_bytes else {}),
         "kept_bytes": plan.sizes.kept_rows + plan.sizes.kept_columns,
         "feature_bytes": plan.feature_bytes,
         "peak_bytes": plan.peak_bytes,

@@ -6,12 +6,15 @@ Also what loads, or compiles, the kernels before a fit is planned: what they tak
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from rfmdist.engine.plan import Plan, Speed
 from rfmdist.engine.run import all_threads
+from rfmdist.errors import StoreError
 from rfmdist.features.augmented import AugmentedFeatures, Extras, Margin
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
@@ -19,6 +22,7 @@ from rfmdist.features.protocol import Features, Step
 from rfmdist.kernels.threads import Threads
 from rfmdist.machine import hand_back_memory
 from rfmdist.observations.blocks import RowBlock
+from rfmdist.observations.scratch import FiledValue, Scratch
 from rfmdist.observations.store import Observations
 
 SECONDS = 2.0
@@ -36,7 +40,7 @@ def calibrate(plan: Plan, observations: Observations, seconds: float = SECONDS) 
     with all_threads() as threads:
         dtype = np.dtype(f"f{plan.sizes.itemsize}")
         flops = solving(plan, observations.shape, observations.nnz, dtype, seconds / 2, threads)
-    return Speed(flops, reading(observations, seconds / 2))
+    return Speed(flops, reading(plan, observations, seconds / 2))
 
 
 def briefly(plan: Plan, observations: Observations) -> Speed:
@@ -76,16 +80,38 @@ def solving(plan: Plan, shape: tuple[int, int], entries: int, dtype: Any, second
     return best
 
 
-def reading(observations: Observations, seconds: float) -> float:
-    """Stored bytes a second that blocks are read with; infinite where nothing is stored."""
-    ranges, began, entries = observations.ranges(), time.perf_counter(), 0
-    if not observations.nnz:
+def reading(plan: Plan, observations: Observations, seconds: float) -> float:
+    """Bytes a second that blocks are read with, from such files as a fit makes or else from the store.
+
+    Infinite where nothing is read. Files that were just written come from the system's cache.
+    """
+    if not plan.read_bytes:
         return float("inf")
-    for start, stop in ranges[len(ranges) // 2 :]:
-        entries += len(observations.roles(observations.row_block(start, stop)))
+    ranges = observations.ranges()
+    block = observations.row_block(*ranges[len(ranges) // 2])
+    folder = observations.scratch_folder()
+    if plan.filed and folder is not None:
+        scratch = Scratch(folder)
+        try:
+            file = FiledValue.write(scratch, block)
+            return _rate(lambda _: file.load().nbytes, repeat(0), seconds)
+        except StoreError:  # then a fit reads the store as well
+            pass
+        finally:
+            scratch.remove()
+    entry = plan.read_bytes / (observations.nnz * (2 if plan.sides == "both" else 1))
+    size = entry if plan.filed else observations.stored_bytes / observations.nnz
+    return _rate(lambda range_: len(observations.roles(observations.row_block(*range_))) * size, ranges, seconds)
+
+
+def _rate(read: Callable[[Any], float], items: Iterable[Any], seconds: float) -> float:
+    """What ``read`` tells of the items together, a second, for about so many seconds."""
+    began, total = time.perf_counter(), 0.0
+    for item in items:
+        total += read(item)
         if time.perf_counter() > began + seconds:
             break
-    return observations.stored_bytes * (entries / observations.nnz) / max(time.perf_counter() - began, 1e-9)
+    return total / max(time.perf_counter() - began, 1e-9)
 
 
 def _half_step(features: Features, block: RowBlock, step: Step, threads: Threads) -> None:

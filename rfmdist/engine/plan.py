@@ -78,7 +78,7 @@ Sides = Literal["columns", "both"]
 
 
 class Speed(NamedTuple):
-    """Flops, and stored bytes read, a second, on all cores."""
+    """Flops, and bytes read of what blocks are read from in the end, a second, on all cores."""
 
     flops: float
     bytes: float
@@ -172,6 +172,9 @@ class Plan:
         Most bytes of blocks of one order that are kept from one iteration to the next; 0 if they are read anew.
     stored_bytes : int
         Bytes of the entries of one order as they lie in the store, compressed.
+    filed : bool
+        Whether blocks that memory has no room for are put in files beside the store as they are fitted, rather than
+        decoded anew: where the store lies on a disk, and as far as that has room.
     """
 
     features: FeatureKind
@@ -188,6 +191,7 @@ class Plan:
     machine: Machine
     kept_bytes: int = 0
     stored_bytes: int = 0
+    filed: bool = False
 
     @cached_property
     def memory(self) -> Memory:
@@ -223,17 +227,29 @@ class Plan:
 
     @property
     def read_bytes(self) -> int:
-        """Stored bytes that an iteration reads, once blocks are kept: of both orders where sides take turns.
+        """Bytes that an iteration reads after the first: blocks that are not kept, of both orders if sides take turns.
 
-        That of the columns, and the rows' factor, several times where memory holds stripes of it alone.
+        As they were filed, or else as they are stored. Those of the columns, and the rows' factor, several times where
+        memory holds stripes of it alone.
         """
-        s, (rows, columns) = self.sizes, kept_need(self.sizes)
-        orders = [(1, s.kept_rows, rows)]
-        if self.sides == "both":
-            orders.append((-(-s.rows // s.stripe) if s.stripe else 1, s.kept_columns, columns))
-        entries = sum(times * self.stored_bytes * (1 - min(1.0, kept / max(need, 1))) for times, kept, need in orders)
+        s = self.sizes
+        times = (1, -(-s.rows // s.stripe) if s.stripe else 1)
+        parts = zip(times, self._not_kept, strict=False)
+        entries = sum(n * missing * (1 if self.filed else self.stored_bytes / need) for n, (missing, need) in parts)
         batches = -(-s.columns // most_columns(s.rank, s.itemsize)) if s.stripe else 0
         return round(entries + batches * s.rows * s.rank * s.itemsize)
+
+    @property
+    def filed_bytes(self) -> int:
+        """Bytes of files that a fit leaves beside the store while it runs, for blocks that memory has no room for."""
+        return sum(missing for missing, _ in self._not_kept) if self.filed else 0
+
+    @property
+    def _not_kept(self) -> list[tuple[int, int]]:
+        """Bytes of blocks that are not kept, and of all, of the rows' order and, if sides take turns, the columns'."""
+        s = self.sizes
+        kept = (s.kept_rows, s.kept_columns) if self.sides == "both" else (s.kept_rows,)
+        return [(max(need - k, 0), max(need, 1)) for k, need in zip(kept, kept_need(s), strict=False)]
 
     @property
     def moved_bytes(self) -> int:
@@ -258,10 +274,11 @@ class Plan:
         held = f"{where or 'peak memory ' + _megabytes(self.peak_bytes)}{room}"
         striped = f", {self.stripe} rows of the rows' factor at once" if self.stripe else ""
         moved = f", moves at most {_megabytes(self.moved_bytes)}" if self.machine.workers else ""
+        filed = f", {_megabytes(self.filed_bytes)} of files beside the store" if self.filed_bytes else ""
         time = "" if speed is None else f", takes about {self.seconds(*speed):.2g} s"
         return (
             f"{self.features}, sides {self.sides}{rank}{most}, {len(self.groups)} groups of {self.group_entries:.2g}"
-            f" entries, blocks of {self.sizes.block_entries:.2g}{striped}; {held}; an iteration reads"
+            f" entries, blocks of {self.sizes.block_entries:.2g}{striped}; {held}{filed}; an iteration reads"
             f" {_megabytes(self.read_bytes)}{moved}, {self.flops:.2g} flops{time}"
         )
 
@@ -392,6 +409,7 @@ def plan_factored(
         sizes,
         machine or Machine.of(),
         stored_bytes=observations.stored_bytes,
+        filed=observations.path is not None,
     )
 
 
@@ -444,6 +462,7 @@ def plan_dense(
         sizes,
         machine or Machine.of(),
         stored_bytes=observations.stored_bytes,
+        filed=observations.path is not None,
     )
 
 

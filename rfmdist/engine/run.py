@@ -117,8 +117,8 @@ class InProcess:
 class Published:
     """A value held here and, while a cluster keeps it, on its workers or in a file that they read.
 
-    Of what it scattered Dask takes copies away again when they are not asked for at the moment, and with them the blocks
-    that they keep; what is read from a file is held as long as the file is there.
+    Of what was scattered Dask takes copies away again while nobody asks for them, and with them the blocks that they
+    keep; what is read from a file is held as long as the file is there.
     """
 
     def __init__(self, value: Any, lasting: bool) -> None:

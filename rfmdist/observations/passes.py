@@ -48,8 +48,11 @@ class Part:
 class Runner(Protocol):
     """Where passes run: here, or what the engine offers."""
 
-    def publish(self, value: Any) -> Any:
-        """Make ``value`` known where work runs; what is returned may be passed as a shared argument."""
+    def publish(self, value: Any, *, lasting: bool = False) -> Any:
+        """Make ``value`` known where work runs; what is returned may be passed as a shared argument.
+
+        A ``lasting`` one stays there until it is gone here: it holds what was read for it.
+        """
         ...
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
@@ -60,7 +63,7 @@ class Runner(Protocol):
 class Here:
     """Runs in this thread, one group after another; the next block is read meanwhile."""
 
-    def publish(self, value: Any) -> Any:
+    def publish(self, value: Any, *, lasting: bool = False) -> Any:
         return value
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:

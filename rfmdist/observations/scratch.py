@@ -251,7 +251,7 @@ class FiledValue:
         """Read the value."""
         head, *buffers = [np.empty(size, np.uint8) for size in self.sizes]
         self.scratch.read(self.name, 0, [head, *buffers])
-        value = pickle.loads(head, buffers=buffers)
+        value = pickle.loads(head.data, buffers=buffers)
         return value.in_memory() if hasattr(value, "in_memory") else value
 
 
