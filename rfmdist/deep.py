@@ -117,9 +117,9 @@ class DeepLinRFM(MatrixSensor):
     """Deep linear recursive feature machine: layer-wise AGOP powers instead of backpropagation.
 
     The model is f(A) = <A, W_L ⋯ W_1>. The hidden layers W_1..W_{L-1} are symmetric n × n feature matrices M_ℓ, the
-    identity at the start. An iteration goes through them from the top, ℓ = L-1..1: it solves the last layer by least
-    squares, then sets M_ℓ from the average gradient outer product (AGOP) of the layers above, taken with respect to
-    what enters layer ℓ::
+    identity at the start. An iteration goes through them from the top, ℓ = L-1..1: with the last layer solved by least
+    squares it sets M_ℓ from the average gradient outer product (AGOP) of the layers above, taken with respect to what
+    enters layer ℓ, and solves the last layer again::
 
         W_L    = argmin Σ_k (<A_k, W_L M_{L-1} ⋯ M_1> - y_k)² + ridge ‖W_L‖²
         AGOP_ℓ = (W_L M_{L-1} ⋯ M_ℓ)' (W_L M_{L-1} ⋯ M_ℓ) / m
@@ -138,8 +138,8 @@ class DeepLinRFM(MatrixSensor):
     Parameters
     ----------
     depth : int, default 3
-        L ≥ 2, the layers with the last one. 2 is the nuclear norm (p = 1); 3 is the least depth whose p = 2/L is below
-        1 and so finds a low rank from fewer entries.
+        L ≥ 2, the layers with the last one. 2 is the nuclear norm (p = 1), whose minimum it nears slowly; 3 is the least
+        depth whose p = 2/L is below 1 and so finds a low rank from fewer entries.
     powers : sequence of float, optional
         Powers of the AGOP of layers 1..L-1, each above 0; None for the ansatz's 1/(L-ℓ+1).
     ridge : float, default 1e-6
@@ -149,8 +149,8 @@ class DeepLinRFM(MatrixSensor):
     decay : float, default 0.95
         The floor begins at 1 and is multiplied by this each iteration until it is ``floor``; 0 keeps it at ``floor``
         throughout. Below 1. A small floor from the start holds the iterations in the first features that fit: a
-        relative error of 0.2 where 0.9 and 0.95 recover the matrix (30 × 30, rank 2, half observed). Nearer 1 is slower and recovers from
-        fewer entries.
+        relative error of 0.2 where 0.9 and 0.95 recover the matrix (30 × 30, rank 2, half observed). Nearer 1 is
+        slower and recovers from fewer entries.
     max_iter : int, default 2000
         Most iterations.
     tol : float, default 1e-8
@@ -213,29 +213,22 @@ class DeepLinRFM(MatrixSensor):
         return self._iterates(entries, powers)
 
     def _iterates(self, measured: Measured, powers: Sequence[float]) -> Iterator[Matrix]:
-        unit = root_mean_square(measured.values)
+        (m, n), unit = measured.shape, root_mean_square(measured.values)
         measured = replace(measured, values=measured.values / unit)
-        features = [np.eye(measured.shape[1])] * len(powers)
+        features = [np.eye(n)] * len(powers)
+        last = self._last_layer(measured, features)
         for t in count():
-            last, below = self._last_layer(measured, features)
             self.layers_ = [*features, unit * last]
-            yield unit * last @ below
-            features = self._swept(measured, features, powers, max(self.floor, self.decay**t if self.decay else 0.0))
+            yield unit * _product([*features, last])
+            floor = max(self.floor, self.decay**t if self.decay else 0.0)
+            for layer in reversed(range(len(powers))):
+                above = _product([*features[layer:], last])
+                features[layer] = _eigen_power(above.T @ above / m + floor * np.eye(n), powers[layer] / 2)
+                last = self._last_layer(measured, features)
 
-    def _last_layer(self, measured: Measured, features: list[Matrix]) -> tuple[Matrix, Matrix]:
-        """Return W_L and M_{L-1} ⋯ M_1."""
-        below = reduce(lambda product, layer: layer @ product, features)
-        return _dual_coefficients(measured, below.T @ below, self.ridge) @ below.T, below
-
-    def _swept(self, measured: Measured, features: list[Matrix], powers: Sequence[float], floor: float) -> list[Matrix]:
-        """Set each M_ℓ from its AGOP, from the top down, the last layer solved anew before each."""
-        m, n = measured.shape
-        features = list(features)
-        for layer in reversed(range(len(powers))):
-            last, _ = self._last_layer(measured, features)
-            above = reduce(lambda product, root: product @ root, reversed(features[layer:]), last)  # W_L M_{L-1} ⋯ M_ℓ
-            features[layer] = _eigen_power(above.T @ above / m + floor * np.eye(n), powers[layer] / 2)
-        return features
+    def _last_layer(self, measured: Measured, features: list[Matrix]) -> Matrix:
+        below = _product(features)
+        return _dual_coefficients(measured, below.T @ below, self.ridge) @ below.T
 
 
 def ansatz_powers(depth: int) -> list[float]:
@@ -266,6 +259,11 @@ def check_positive(name: str, value: Any) -> None:
         raise InputError(f"{name}={value!r} must be a number above 0")
 
 
+def _product(layers: Sequence[Matrix]) -> Matrix:
+    """Return W_L ⋯ W_1 of W_1, …, W_L."""
+    return reduce(lambda below, layer: layer @ below, layers)
+
+
 def _dual_coefficients(measured: Measured, features: Matrix, ridge: float) -> Matrix:
     """Return D, (m, n), with which D P is the ridge estimate for features P: Σ a_k A_k, (K + ridge I) a = y.
 
@@ -285,7 +283,7 @@ def _dual_coefficients(measured: Measured, features: Matrix, ridge: float) -> Ma
 
 
 def _ridge_solve(gram: Matrix, ridge: float, values: Matrix) -> Matrix:
-    return np.linalg.solve(gram + ridge * np.eye(len(values)), values)
+    return np.asarray(np.linalg.solve(gram + ridge * np.eye(len(values)), values), np.float64)
 
 
 def _eigen_power(matrix: Matrix, power: float) -> Matrix:

@@ -69,9 +69,7 @@ class Iterative(Estimator):
         for t, estimate in enumerate(islice(estimates, self.max_iter)):
             if not np.isfinite(estimate).all():
                 name = type(self).__name__
-                raise InputError(
-                    f"{name} left float64's range in iteration {t + 1}: raise the ridge, or lower the step"
-                )
+                raise InputError(f"{name} left float64's range in iteration {t + 1}: raise the ridge, or lower the step")
             change = np.inf if last is None else float(np.linalg.norm(estimate - last) / _positive(estimate))
             last = estimate
             record = Iterate(t + 1, change, time.perf_counter() - started, estimate)

@@ -127,9 +127,8 @@ class DeepLinearNetwork(MatrixSensor):
         operators, targets = _dense(measured, unit)
         enough = self.tol**2 * len(measured.values) / 2
         adaptive = self.step == "auto"
-        state: Any = self._start(measured.shape), 1.0 if adaptive else float(self.step)
         with _float64():
-            state = _begun(*state, operators, targets)
+            state = _begun(self._start(measured.shape), 1.0 if adaptive else float(self.step), operators, targets)
         while True:
             with _float64():  # around the steps alone: the caller's own JAX keeps its precision
                 state = _stepper()(state, operators, targets, self.steps, adaptive)
@@ -216,4 +215,4 @@ def _stepper() -> Any:
     def run(state: Any, operators: Any, targets: Any, steps: int, adaptive: bool) -> Any:
         return jax.lax.fori_loop(0, steps, lambda _, now: advance(now, operators, targets, adaptive), state)
 
-    return jax.jit(run, static_argnames=("steps", "adaptive"))
+    return jax.jit(run, static_argnames="adaptive")
