@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rfmdist.observations.split import split
     from rfmdist.observations.store import Observations
     from rfmdist.planning import plan
+    from rfmdist.sparse_regression import SparseRegression
 
 __all__ = [
     "Completion",
@@ -27,6 +28,7 @@ __all__ = [
     "Offsets",
     "RfmdistError",
     "Role",
+    "SparseRegression",
     "StoreError",
     "fit_offsets",
     "ingest",
@@ -43,6 +45,7 @@ _HOMES = {
     "Offsets": "observations.blocks",
     "RfmdistError": "errors",
     "Role": "observations.blocks",
+    "SparseRegression": "sparse_regression",
     "StoreError": "errors",
     "fit_offsets": "observations.offsets",
     "ingest": "observations.ingest",
