@@ -34,8 +34,8 @@ where the authors' code stops."""
 PURE: dict[str, Any] = {"offsets": None, "dtype": "float64", "clip": None}
 """Settings of `LinRFM` for matrices that are of low rank as they stand."""
 MINIMUM_NORM = 1e-12
-"""Ridge, as a share of P's greatest eigenvalue, that stands for none: solves are of minimum norm as far as float64 tells
-them from others, which leaves limits, where P is singular, right to 1e-4 or better."""
+"""Ridge, as a share of P's greatest eigenvalue, that stands for none: solves are of minimum norm as far as float64
+tells them from others, which leaves limits, where P is singular, right to 1e-4 or better."""
 
 
 # ---- problems -----------------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def drawn(path: Path, rows: list[dict[str, Any]]) -> None:
         style = "o--" if method == "network" else "o-"
         axes.plot(list(by), list(by.values()), style, color=f"C{depth - 2}", label=f"{method}, depth {depth}")
     axes.set(yscale="log", xlabel="observed entries", ylabel="relative error of the unobserved entries")
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))  # beside the lines
     figure.savefig(path, dpi=150)
 
 

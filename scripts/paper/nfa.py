@@ -117,7 +117,8 @@ def tell(row: dict[str, Any]) -> None:
     print(
         f"depth {row['depth']} seed {row['seed']} {row['start']:>17}: correlation {row['correlation']:.5f}"
         f" ({'above' if holds else 'NOT above'} {ENOUGH}),"
-        f" {row['least_correlation']:.5f} at the least while trained; distance to deep lin-RFM {row['deep_lin_rfm']:.1e},"
+        f" {row['least_correlation']:.5f} at the least while trained;"
+        f" distance to deep lin-RFM {row['deep_lin_rfm']:.1e},"
         f" nuclear norm {row['nuclear_norm']:.1e}, minimum norm {row['minimum_norm']:.1e}"
         f" ({'nearest' if nearer else 'NOT nearest'} to deep lin-RFM); to the truth {row['truth']:.1e};"
         f" loss {row['loss']:.0e} after {row['iterates']} iterates",
