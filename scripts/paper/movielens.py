@@ -12,8 +12,8 @@ The published split u1: 943 users, 1,682 films, 80,000 ratings to fit and 20,000
 
 The last two are fitted to what offsets leave, less a tenth held out; the best iterate and setting by the held-out
 ratings count, and their seconds are those until that iterate of that setting, looking not timed. A fit ends when the
-held-out error has not fallen for some iterations, or after --most-seconds, which is said. With --quick: the 100 users
-and 100 films with the most ratings. Test ratings are only scored. The figure shows the held-out error against seconds.
+held-out error has not fallen for some iterations, or after --most-seconds, which is said. With --quick: the 60 users
+and 60 films with the most ratings. Test ratings are only scored. The figure shows the held-out error against seconds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> int:
     """Fit and score all rows."""
     given = options(
         __doc__,
-        {"depths": (2,), "most_seconds": 5.0, "most": 100},
+        {"depths": (2,), "most_seconds": 2.0, "most": 60},
         depths=(2, 3),
         most_seconds=300.0,
         most=max(SHAPE),

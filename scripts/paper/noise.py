@@ -32,7 +32,7 @@ from rfmdist.baselines.deep_linear import DeepLinearNetwork
 
 HELD, PATIENCE = 0.1, 10
 """Share held out; iterations without a lower error on it after which a fit ends."""
-RIDGES, STARTS = (0.03, 0.1, 0.3, 1.0), (1e-3, 1e-1)
+RIDGES, STARTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), (1e-3, 1e-1)
 FIXED: dict[str, Any] = {"features": "dense", "replacement": 1.0, "validation_fraction": 0.0, "max_iter": 100} | PURE
 METHODS: dict[str, list[Callable[..., Any]]] = {
     "lin-RFM": [lambda rank, ridge=ridge, **more: LinRFM(ridge=ridge, **FIXED, **more) for ridge in RIDGES],

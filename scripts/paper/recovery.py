@@ -12,7 +12,7 @@ of the degrees of freedom r (m + n − r); recovered means a relative mean squar
     lin-RFM           the paper's form: features of the columns, α = 1/2, settings chosen in the same way
     IRLS-0            the same objective by eigen decompositions, the floor falling
     deep L            deep linear network of depth L, gradient descent from a small balanced start
-    deep lin-RFM 3    Algorithm with the powers of a network of depth 3
+    deep lin-RFM 3    deep lin-RFM of depth 3, the powers those of the neural feature ansatz
     nuclear norm, MatrixIRLS (told the rank), ALS (told the rank), minimum norm
 
 The figure shows, for each method against the rank, the fewest observed entries from which at least 90 % of the draws
@@ -64,7 +64,7 @@ def main() -> int:
             "size": (16,),
             "rank": (1,),
             "seeds": 1,
-            "oversampling": (4.0, 2.0),
+            "oversampling": (4.0,),
             "methods": ("rfmdist", "lin-RFM", "IRLS-0", "deep 3", "nuclear norm"),
         },
         size=(40, 80),
