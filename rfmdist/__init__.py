@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rfmdist.observations.split import split
     from rfmdist.observations.store import Observations
     from rfmdist.planning import plan
+    from rfmdist.sensing import LinearSensing
     from rfmdist.sparse_regression import SparseRegression
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "DeepLinRFM",
     "InputError",
     "LinRFM",
+    "LinearSensing",
     "Observations",
     "Offsets",
     "RfmdistError",
@@ -41,6 +43,7 @@ _HOMES = {
     "DeepLinRFM": "deep",
     "InputError": "errors",
     "LinRFM": "lin_rfm",
+    "LinearSensing": "sensing",
     "Observations": "observations.store",
     "Offsets": "observations.blocks",
     "RfmdistError": "errors",

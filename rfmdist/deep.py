@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import count, pairwise
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmdist.checks import check_loop, check_number, check_whole
 from rfmdist.errors import InputError
 from rfmdist.iterating import Callback, Entries, MatrixCompleter
 
@@ -138,8 +138,8 @@ class DeepLinRFM(MatrixSensor):
     Parameters
     ----------
     depth : int, default 3
-        L ≥ 2, the layers with the last one. 2 is the nuclear norm (p = 1), whose minimum it nears slowly; 3 is the least
-        depth whose p = 2/L is below 1 and so finds a low rank from fewer entries.
+        L ≥ 2, the layers with the last one. 2 is the nuclear norm (p = 1), whose minimum it nears slowly; 3 is the
+        least depth whose p = 2/L is below 1 and so finds a low rank from fewer entries.
     powers : sequence of float, optional
         Powers of the AGOP of layers 1..L-1, each above 0; None for the ansatz's 1/(L-ℓ+1).
     ridge : float, default 1e-6
@@ -196,11 +196,10 @@ class DeepLinRFM(MatrixSensor):
 
     def _estimates(self, entries: Measured) -> Iterable[Matrix]:
         check_whole("depth", self.depth, 2)
-        check_whole("max_iter", self.max_iter, 1)
-        check_number("tol", self.tol)
-        check_number("floor", self.floor)
-        check_positive("ridge", self.ridge)
-        check_number("decay", self.decay)
+        check_loop(self)
+        check_number("floor", self.floor, least=0)
+        check_number("ridge", self.ridge, least=0, above=True)
+        check_number("decay", self.decay, least=0)
         if self.decay >= 1:
             raise InputError(f"decay={self.decay!r} must be below 1: 0.95, or 0 for a floor that stays as it is")
         powers = ansatz_powers(self.depth)[:-1] if self.powers is None else self.powers
@@ -209,7 +208,7 @@ class DeepLinRFM(MatrixSensor):
                 f"powers={powers!r} must be a list of depth - 1 = {self.depth - 1} numbers above 0, or None"
             )
         for power in powers:
-            check_positive("powers", power)
+            check_number("powers", power, least=0, above=True)
         return self._iterates(entries, powers)
 
     def _iterates(self, measured: Measured, powers: Sequence[float]) -> Iterator[Matrix]:
@@ -239,24 +238,6 @@ def ansatz_powers(depth: int) -> list[float]:
 def root_mean_square(values: Matrix) -> float:
     """Return the unit that values are divided by; 1 where all are zero."""
     return (float(np.sqrt(np.mean(values**2))) if len(values) else 0.0) or 1.0
-
-
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Refuse what is not a whole number of at least ``least``."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name}={value!r} must be a whole number of at least {least}")
-
-
-def check_number(name: str, value: Any) -> None:
-    """Refuse what is not a finite number of at least 0."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < np.inf:
-        raise InputError(f"{name}={value!r} must be a number of at least 0")
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Refuse what is not a finite number above 0."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < np.inf:
-        raise InputError(f"{name}={value!r} must be a number above 0")
 
 
 def _product(layers: Sequence[Matrix]) -> Matrix:

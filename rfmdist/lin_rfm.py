@@ -59,9 +59,12 @@ class LinRFM(Estimator):
         "columns" is the paper's form. "both" lets columns and rows take turns: twice the work an iteration, a third
         of the iterations or fewer, and recovery from fewer entries. "auto" is both for factored features, as long
         as memory holds a factor of all rows, and columns for dense ones.
-    power : float, default 0.5
-        α, a positive multiple of 1/2. It is iteratively reweighted least squares with p = 2 − 4α: 1/2 (default,
-        best in the paper's experiments) is the log-determinant, 1 is p = −2.
+    power : float or Fraction, default 0.5
+        α, a positive fraction with a denominator of at most 12; a float stands for the one it is nearest to. It is
+        iteratively reweighted least squares with p = 2 − 4α: 1/4 is the nuclear norm, 1/2 (default, best in the
+        paper's experiments) the log-determinant, 1 is p = −2; `rfmdist.objective` has what is minimised. No power needs
+        an SVD: multiples of 1/2 are products alone, others ask for roots, by some 40 to 100 products of n × n, of which
+        factored features make r × r.
     ridge : float or "auto", default "auto"
         λ ≥ 0, in units of the fitted values' mean square. "auto" lowers it from 1 or 0.8 along a path and keeps the
         iterate with the least validation error: a fast path where there is no noise, a slow one where there is.

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from numbers import Real
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from rfmdist.checks import check_callbacks, is_auto, is_number, is_whole
 from rfmdist.engine.plan import Plan
 from rfmdist.errors import InputError
 from rfmdist.features.augmented import Extras
 from rfmdist.machine import parse_size
 from rfmdist.observations.blocks import parse_dtype
 
-LARGEST = 1e300
-"""What no parameter reaches, and whole numbers beyond float64 surpass."""
+LARGEST_DENOMINATOR = 12
+"""Of the power: roots beyond the twelfth leave no digits of small directions."""
+NEAR = 1e-7
+"""How near a power must be to the fraction that it stands for: a float32 is."""
 
 
 def check_parameters(model: Any) -> None:
@@ -26,25 +28,24 @@ def check_parameters(model: Any) -> None:
     InputError
         Naming the parameter, its value and what is allowed.
     """
-    if not _is_number(model.power) or model.power <= 0 or round(2 * model.power) != 2 * model.power:
-        raise InputError(f"power={model.power!r} must be a positive multiple of 1/2, such as 0.5, 1 or 1.5")
+    as_fraction(model.power)
     for name, kinds in (("features", ("auto", "dense", "factored")), ("sides", ("auto", "columns", "both"))):
         if not isinstance(getattr(model, name), str) or getattr(model, name) not in kinds:
             raise InputError(f"{name}={getattr(model, name)!r} must be one of {', '.join(map(repr, kinds))}")
     ranks = model.rank if isinstance(model.rank, tuple | list) and model.rank else [model.rank]
-    if not _is_auto(model.rank) and any(not _is_whole(rank) or rank < 1 for rank in ranks):
+    if not is_auto(model.rank) and any(not is_whole(rank) or rank < 1 for rank in ranks):
         raise InputError(
             f"rank={model.rank!r} must be 'auto', a whole number of at least 1, or a list of such to average over"
         )
     for name in ("ridge", "replacement", *Extras._fields):
         value = getattr(model, name)
-        if not _is_auto(value) and (not _is_number(value) or value < 0):
+        if not is_auto(value) and (not is_number(value) or value < 0):
             raise InputError(f"{name}={value!r} must be 'auto' or a number of at least 0")
     for name in ("floor", "tol"):
         value = getattr(model, name)
-        if not _is_number(value) or value < 0:
+        if not is_number(value) or value < 0:
             raise InputError(f"{name}={value!r} must be a number of at least 0")
-    if not _is_number(model.validation_fraction) or not 0 <= model.validation_fraction < 1:
+    if not is_number(model.validation_fraction) or not 0 <= model.validation_fraction < 1:
         raise InputError(f"validation_fraction={model.validation_fraction!r} must be at least 0 and below 1")
     for name in ("row_table", "column_table"):
         value = getattr(model, name)
@@ -52,18 +53,34 @@ def check_parameters(model: Any) -> None:
             raise InputError(f"{name}={value!r} must be a list of names of stored columns")
     for name, least in (("max_iter", 1), ("random_state", 0), ("verbose", 0), ("cosine_features", 0)):
         value = getattr(model, name)
-        if not (_is_whole(value) or (isinstance(value, bool) and name == "verbose")) or value < least:
+        if not (is_whole(value) or (isinstance(value, bool) and name == "verbose")) or value < least:
             raise InputError(f"{name}={value!r} must be a whole number of at least {least}")
     if not isinstance(model.refit, bool | np.bool_):
         raise InputError(f"refit={model.refit!r} must be True or False")
-    callbacks = model.callbacks if model.callbacks is not None else ()
-    if not isinstance(callbacks, Iterable) or not all(map(callable, callbacks)):
-        raise InputError(f"callbacks={model.callbacks!r} must be a list of functions")
+    check_callbacks(model.callbacks)
     parse_dtype(model.dtype)
     if model.memory is not None:
         parse_size(model.memory)
     _check_clip(model.clip)
     _check_noise(model)
+
+
+def as_fraction(power: Any) -> Fraction:
+    """Return the fraction that a power stands for, of a denominator of at most 12.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is not positive.
+    """
+    if is_number(power) and power > 0:
+        nearest = Fraction(float(power)).limit_denominator(LARGEST_DENOMINATOR)
+        if nearest > 0 and abs(float(nearest) - float(power)) <= NEAR * float(power):
+            return nearest
+    raise InputError(
+        f"power={power!r} must be a positive fraction with a denominator of at most {LARGEST_DENOMINATOR}, such as 0.5,"
+        " 0.25, 1/3 or 1.5"
+    )
 
 
 def greatest_rank(rank: Any) -> Any:
@@ -78,7 +95,7 @@ def check_workers(workers: Any) -> None:
     ------
     InputError
     """
-    if not _is_whole(workers) or workers < 0:
+    if not is_whole(workers) or workers < 0:
         raise InputError(f"workers={workers!r} must be a whole number: the processes of a cluster, or 0 without one")
 
 
@@ -96,28 +113,28 @@ def check_extras(model: Any, plan: Plan) -> None:
     if plan.features == "dense" and (ranks > 1 or model.cosine_features):
         raise InputError("several ranks and cosine_features need features='factored'")
     if plan.features == "factored" and plan.sides == "both" and not model.floor:
-        if model.offsets == "stored" and not _is_auto(model.row_scale) and model.row_scale:
+        if model.offsets == "stored" and not is_auto(model.row_scale) and model.row_scale:
             raise InputError("row_scale needs offsets that are fitted: choose offsets='both', or row_scale=0")
         return
     for name in (*Extras._fields, "row_table", "column_table"):
         value = getattr(model, name)
-        if value and not _is_auto(value):
+        if value and not is_auto(value):
             raise InputError(f"{name}={value!r} needs features='factored', sides='both' and floor=0")
 
 
 def _check_clip(clip: Any) -> None:
     if clip is None or (isinstance(clip, str) and clip == "auto"):
         return
-    pair = isinstance(clip, tuple | list) and len(clip) == 2 and all(map(_is_number, clip))
+    pair = isinstance(clip, tuple | list) and len(clip) == 2 and all(map(is_number, clip))
     if not pair or not clip[0] < clip[1]:
         raise InputError(f"clip={clip!r} must be 'auto', None or (low, high) with low < high")
 
 
 def _check_noise(model: Any) -> None:
     """Refuse a noise out of range, and settings that recovery has no use for."""
-    if _is_auto(model.noise):
+    if is_auto(model.noise):
         return
-    if not _is_number(model.noise) or model.noise < 0:
+    if not is_number(model.noise) or model.noise < 0:
         raise InputError(f"noise={model.noise!r} must be 'auto' or a number of at least 0, in the values' units")
     wanted = {
         "features": ("auto", "factored"),
@@ -138,15 +155,3 @@ def _check_noise(model: Any) -> None:
                 f"{name}={getattr(model, name)!r} is not for noise={model.noise!r}, which recovers a low-rank matrix:"
                 f" leave out {name}, or give noise='auto'"
             )
-
-
-def _is_auto(value: Any) -> bool:
-    return isinstance(value, str) and value == "auto"
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(-LARGEST < value < LARGEST)  # type: ignore[operator]

@@ -14,9 +14,9 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import KFold, check_cv
 from sklearn.utils.validation import validate_data
 
+from rfmdist.checks import check_loop, check_number, check_whole, is_auto, is_number, is_whole
 from rfmdist.errors import InputError
 from rfmdist.iterating import Callback, Iterative
-from rfmdist.parameters import _is_auto, _is_number, _is_whole
 
 Vector = NDArray[np.float64]
 
@@ -150,10 +150,10 @@ class SparseRegression(RegressorMixin, BaseEstimator, Iterative):  # BaseEstimat
         y = np.asarray(y, np.float64)
         problem = _Problem.of(X, y, self.fit_intercept)
         self.cv_error_: Vector | None = None
-        self.ridge_ = 0.0 if _is_auto(self.ridge) else float(self.ridge)
+        self.ridge_ = 0.0 if is_auto(self.ridge) else float(self.ridge)
         scaled = self._fit_scaled(problem)
         exact = problem.exact(scaled) if self.ridge_ == 0 else None
-        if exact is None and _is_auto(self.ridge):
+        if exact is None and is_auto(self.ridge):
             self.ridge_ = self._chosen_ridge(problem, X, y)
             scaled = self._fit_scaled(problem)
         self.coef_ = problem.rescaled(scaled if exact is None else exact)
@@ -173,7 +173,7 @@ class SparseRegression(RegressorMixin, BaseEstimator, Iterative):  # BaseEstimat
     def _chosen_ridge(self, problem: _Problem, X: Vector, y: Vector) -> float:
         """Return the ridge of the sequence whose error on the samples left out is least, the larger of equal ones."""
         ridges = ridge_sequence(problem.matrix, problem.target, self.power)
-        cv = KFold(min(self.cv, len(y))) if _is_whole(self.cv) else check_cv(self.cv)
+        cv = KFold(min(self.cv, len(y))) if is_whole(self.cv) else check_cv(self.cv)
         errors, count = np.zeros(len(ridges)), 0
         for kept, left_out in cv.split(X, y):
             part = _Problem.of(X[kept], y[kept], self.fit_intercept)
@@ -199,19 +199,13 @@ class SparseRegression(RegressorMixin, BaseEstimator, Iterative):  # BaseEstimat
         return last
 
     def _check_parameters(self) -> None:
-        if not _is_number(self.power) or self.power <= 0:
-            raise InputError(f"power={self.power!r} must be a positive number, such as 0.25, 0.5 or 1")
-        for name in ("ridge", "floor"):
-            value = getattr(self, name)
-            if not _is_auto(value) and (not _is_number(value) or value < 0):
-                raise InputError(f"{name}={value!r} must be 'auto' or a number of at least 0")
-        if not _is_number(self.tol) or self.tol < 0:
-            raise InputError(f"tol={self.tol!r} must be a number of at least 0")
-        if not _is_whole(self.max_iter) or self.max_iter < 1:
-            raise InputError(f"max_iter={self.max_iter!r} must be a whole number of at least 1")
+        check_number("power", self.power, least=0, above=True)
+        check_number("ridge", self.ridge, least=0, auto=True)
+        check_number("floor", self.floor, least=0, auto=True)
+        check_loop(self)
         if not isinstance(self.fit_intercept, bool | np.bool_):
             raise InputError(f"fit_intercept={self.fit_intercept!r} must be True or False")
-        if not (_is_whole(self.cv) and self.cv >= 2) and not hasattr(self.cv, "split"):
+        if not (is_whole(self.cv) and self.cv >= 2) and not hasattr(self.cv, "split"):
             raise InputError(f"cv={self.cv!r} must be a whole number of at least 2, or a splitter such as KFold()")
 
 
@@ -279,10 +273,9 @@ def ridge_sequence(X: Vector, y: Vector, power: float, eps: float = 1e-3, n_ridg
     InputError
         If ``eps`` or ``n_ridges`` is out of range.
     """
-    if not _is_number(eps) or not 0 < eps < 1:
+    if not is_number(eps) or not 0 < eps < 1:
         raise InputError(f"eps={eps!r} must be above 0 and below 1")
-    if not _is_whole(n_ridges) or n_ridges < 1:
-        raise InputError(f"n_ridges={n_ridges!r} must be a whole number of at least 1")
+    check_whole("n_ridges", n_ridges, 1)
     squares, correlations, q = np.sum(X**2, axis=0), np.abs(X.T @ y), 4 * power - 1
     if q > 0:
         smallest = q / (q + 1) * correlations / np.maximum(squares, np.finfo(np.float64).tiny)

@@ -415,7 +415,7 @@ BAD: dict[str, tuple[Callable[[], None] | None, str | list[str], str]] = {
     "flipped byte, fit": (_flip_store, "fit store.zarr -o new.zarr", "X/data is damaged"),
     "ridge": (None, "fit store.zarr -o new.zarr --ridge -1", "ridge=-1.0 must be"),
     "ridge a word": (None, "fit store.zarr -o new.zarr --ridge small", "ridge='small' must be"),
-    "power": (None, "fit store.zarr -o new.zarr --power 0.3", "power=0.3 must be a positive multiple of 1/2"),
+    "power": (None, "fit store.zarr -o new.zarr --power 0.317", "power=0.317 must be a positive fraction"),
     "clip": (None, "fit store.zarr -o new.zarr --clip 5,1", "clip=(5.0, 1.0) must be"),
     "clip a word": (None, "fit store.zarr -o new.zarr --clip 1,x", "clip=(1.0, 'x') must be"),
     "offsets": (None, "fit store.zarr -o new.zarr --offsets all", "offsets='all' is not known"),

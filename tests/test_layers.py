@@ -31,6 +31,7 @@ LAYERS = (
         "spectrum",
         "cores",
         "iterating",
+        "measurements",
         "objective",
     },
     {"completion", "serving", "saving"},
@@ -38,7 +39,7 @@ LAYERS = (
     {"features"},
     {"kernels"},
     {"observations"},
-    {"errors", "machine"},
+    {"errors", "machine", "checks"},
 )
 """From the top; a module may import its own layer and those below."""
 FOREIGN = {

@@ -349,7 +349,7 @@ def test_score_is_minus_the_rmse(values: Any) -> None:
 
 
 REFUSED = [
-    *[({"power": p}, "power=.* must be a positive multiple of 1/2") for p in (0, -0.5, 0.75, "half", np.nan)],
+    *[({"power": p}, "power=.* must be a positive fraction") for p in (0, -0.5, 0.317, "half", np.nan)],
     *[
         ({n: v}, f"{n}=.* must be 'auto' or a number")
         for n in ("ridge", "replacement", *BARE)

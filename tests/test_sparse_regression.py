@@ -104,6 +104,7 @@ def test_support_is_recovered(power: float, seed: int) -> None:
     assert model.cv_error_ is None
 
 
+@pytest.mark.slow
 def test_fewer_samples_than_the_lasso_needs() -> None:
     """Where basis pursuit finds few of the Gaussian vectors, power 1/2 finds most: the paper's claim, in small."""
     found: dict[float, int] = {0.25: 0, 0.5: 0}

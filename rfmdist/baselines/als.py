@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfmdist.baselines.common import check_loop, check_number, check_whole, without_unit
+from rfmdist.baselines.common import without_unit
+from rfmdist.checks import check_loop, check_number, check_whole
 from rfmdist.iterating import Callback, Entries, MatrixCompleter
 
 Floats = NDArray[np.float64]
@@ -63,9 +64,9 @@ class AlternatingLeastSquares(MatrixCompleter):
         self.callbacks = callbacks
 
     def _estimates(self, entries: Entries) -> Iterator[Floats]:
-        check_whole(self, "rank", 1)
-        check_number(self, "ridge", least=0, above=True)
-        check_whole(self, "random_state", 0)
+        check_whole("rank", self.rank, 1)
+        check_number("ridge", self.ridge, least=0, above=True)
+        check_whole("random_state", self.random_state, 0)
         check_loop(self)
         return self._iterates(entries)
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfmdist.deep import MatrixSensor, Measured, Operators, check_number, check_positive, check_whole, root_mean_square
+from rfmdist.checks import check_loop, check_number, check_whole
+from rfmdist.deep import MatrixSensor, Measured, Operators, root_mean_square
 from rfmdist.errors import InputError
 from rfmdist.iterating import Callback
 
@@ -107,18 +108,17 @@ class DeepLinearNetwork(MatrixSensor):
     def _estimates(self, entries: Measured) -> Iterable[Matrix]:
         check_whole("depth", self.depth, 2)
         check_whole("steps", self.steps, 1)
-        check_whole("max_iter", self.max_iter, 1)
+        check_loop(self)
         check_whole("random_state", self.random_state, 0)
         if self.width is not None:
             check_whole("width", self.width, 1)
         if not isinstance(self.balanced, bool | np.bool_):
             raise InputError(f"balanced={self.balanced!r} must be True or False")
-        check_positive("initialisation", self.initialisation)
-        check_number("tol", self.tol)
+        check_number("initialisation", self.initialisation, least=0, above=True)
         if isinstance(self.step, str) and self.step != "auto":
             raise InputError(f"step={self.step!r} must be 'auto' or a number above 0")
         if not isinstance(self.step, str):
-            check_positive("step", self.step)
+            check_number("step", self.step, least=0, above=True)
         _float64()  # so that a missing JAX is told of before work begins
         return self._iterates(entries)
 

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array, check_X_y
 
-from rfmdist.errors import InputError
+from rfmdist.checks import check_loop, check_number, check_whole
 from rfmdist.iterating import Callback, Iterative
-from rfmdist.parameters import _is_auto, _is_number, _is_whole
 
 Vector = NDArray[np.float64]
 
@@ -111,17 +110,10 @@ class DiagonalNetwork(Iterative):
             residual_gradient = X.T @ residual / len(y)
 
     def _check_parameters(self) -> None:
-        if not _is_whole(self.depth) or self.depth < 2:
-            raise InputError(f"depth={self.depth!r} must be a whole number of at least 2")
-        if not _is_number(self.initialisation) or self.initialisation <= 0:
-            raise InputError(f"initialisation={self.initialisation!r} must be a number above 0, such as 1e-3")
-        step: Any = self.step
-        if not _is_auto(step) and (not _is_number(step) or step <= 0):
-            raise InputError(f"step={step!r} must be 'auto' or a number above 0")
-        if not _is_number(self.tol) or self.tol < 0:
-            raise InputError(f"tol={self.tol!r} must be a number of at least 0")
-        if not _is_whole(self.max_iter) or self.max_iter < 1:
-            raise InputError(f"max_iter={self.max_iter!r} must be a whole number of at least 1")
+        check_whole("depth", self.depth, 2)
+        check_number("initialisation", self.initialisation, least=0, above=True)
+        check_number("step", self.step, least=0, above=True, auto=True)
+        check_loop(self)
 
 
 def layer_gradients(layers: Vector, residual_gradient: Vector, depth: int) -> Vector:

@@ -10,7 +10,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrs
 
-from rfmdist.baselines.common import check_loop, check_number, without_unit
+from rfmdist.baselines.common import without_unit
+from rfmdist.checks import check_loop, check_number
 from rfmdist.errors import InputError, SingularRowError
 from rfmdist.iterating import Callback, Entries, MatrixCompleter
 from rfmdist.kernels.threads import one_blas_thread
@@ -93,10 +94,10 @@ class IRLS(MatrixCompleter):
         self.callbacks = callbacks
 
     def _estimates(self, entries: Entries) -> Iterator[Floats]:
-        check_number(self, "p", most=1)
-        check_number(self, "ridge", least=0)
-        check_number(self, "floor", least=0)
-        check_number(self, "floor_decay", least=0, most=1, above=True)
+        check_number("p", self.p, most=1)
+        check_number("ridge", self.ridge, least=0)
+        check_number("floor", self.floor, least=0)
+        check_number("floor_decay", self.floor_decay, least=0, most=1, above=True)
         check_loop(self)
         if not self.ridge and not self.floor:
             raise InputError("ridge=0 and floor=0 leave singular systems: give one of them a number above 0")

@@ -9,7 +9,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
-from rfmdist.baselines.common import check_loop, check_whole, without_unit
+from rfmdist.baselines.common import without_unit
+from rfmdist.checks import check_loop, check_whole
 from rfmdist.errors import InputError
 from rfmdist.iterating import Callback, Entries, MatrixCompleter
 
@@ -65,7 +66,7 @@ class MatrixIRLS(MatrixCompleter):
         self.callbacks = callbacks
 
     def _estimates(self, entries: Entries) -> Iterator[Floats]:
-        check_whole(self, "rank", 1)
+        check_whole("rank", self.rank, 1)
         check_loop(self)
         if self.rank >= min(entries.shape):
             raise InputError(f"rank={self.rank} must be below both sides of a matrix of shape {entries.shape}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rfmdist.baselines.common import check_loop, check_number
+from rfmdist.checks import check_loop, check_number
 from rfmdist.iterating import Callback, Entries, MatrixCompleter
 
 
@@ -42,7 +42,7 @@ class MinimumNorm(MatrixCompleter):
         self.callbacks = callbacks
 
     def _estimates(self, entries: Entries) -> Iterator[NDArray[np.float64]]:
-        check_number(self, "ridge", least=0)
+        check_number("ridge", self.ridge, least=0)
         check_loop(self)
         estimate = np.zeros(entries.shape)
         estimate[entries.rows, entries.columns] = entries.values / (1 + self.ridge)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rfmdist.baselines.common import check_loop, without_unit
+from rfmdist.baselines.common import without_unit
+from rfmdist.checks import check_loop
 from rfmdist.iterating import Callback, Entries, MatrixCompleter
 
 Floats = NDArray[np.float64]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from fractions import Fraction
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +37,7 @@ Completed = Annotated[str, typer.Argument(metavar="COMPLETION", help="Completion
 Features = Annotated[str | None, typer.Option(metavar="auto|dense|factored", help="How P is kept.")]
 Rank = Annotated[str | None, typer.Option(metavar="auto|NUMBER[,NUMBER]", help="Columns of factored features.")]
 Sides = Annotated[str | None, typer.Option(metavar="auto|columns|both", help="Whether sides take turns.")]
-Power = Annotated[float | None, typer.Option(help="Multiple of 1/2: the power of the AGOP.")]
+Power = Annotated[str | None, typer.Option(metavar="NUMBER", help="Power of the AGOP: 0.5, 0.25, 1/3.")]
 Floor = Annotated[float | None, typer.Option(help="Added to the AGOP's diagonal.")]
 Indicators = Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Weight of what was observed.")]
 RidgeByCount = Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Exponent of counts.")]
@@ -70,6 +71,14 @@ def number(text: str) -> float | str:
         return text
 
 
+def fraction(text: str) -> Fraction | str:
+    """A fraction where the text is one, written with a point or a slash; its range the estimator checks."""
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return text
+
+
 def whole(text: str) -> int | list[Any] | str:
     """A whole number, or several, where the text is that; the rest the estimator checks."""
     if "," in text:
@@ -93,6 +102,7 @@ def _unless_none(text: str) -> str | None:
 NUMBERS = ("ridge", "replacement", "indicators", "ridge_by_count", "row_scale", "side_weight", "noise")
 READ: dict[str, Callable[[str], Any]] = {
     "rank": whole,
+    "power": fraction,
     "clip": pair,
     "offsets": _unless_none,
     **dict.fromkeys(NUMBERS, number),

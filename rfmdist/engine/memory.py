@@ -43,6 +43,8 @@ TEXT_ID, NUMBER_ID = 90, 24
 """Bytes of an id while a completion is saved."""
 TILE_BYTES, PANEL_BYTES = 768 * 768 * 8, 512 * 8
 """Bytes a thread takes for a tile of Z'Z, and a row of a panel of a product of n × n."""
+ROOT_ARRAYS = 10
+"""Arrays of n × n in float64 while a root is taken: the matrix as given and scaled, L, X, X'X and parts of h."""
 
 HEAP, HEAP_SHARE = 14_000_000, 0.03
 """Bytes of small arrays, and share of all, that the C library keeps after they are gone. Measured."""
@@ -305,7 +307,7 @@ def _factored_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
     reading = later if _read_again(sizes) else first
     if sizes.sides == "columns":
         partial = features_bytes(sizes) + 16 * sizes.columns
-        sums = {"sums": sizes.sums * partial + (features_bytes(sizes) if sizes.power > 0.5 else 0)}
+        sums = {"sums": sizes.sums * partial + (features_bytes(sizes) if sizes.power != 0.5 else 0)}
         yield "columns", reading | sums | _at_work(sizes)
         yield "columns, summed", later | sums
         return
@@ -331,7 +333,7 @@ def _stripes(sizes: Sizes) -> Parts:
     """Stripes of the rows' factor, rows of it that are turned as they are loaded, and the systems of a batch."""
     row = (sizes.rank + 1) * sizes.itemsize
     columns = min(sizes.columns, most_columns(sizes.rank, sizes.itemsize))
-    held = 2 * min(sizes.stripe or 0, sizes.rows) + (PIECE if sizes.power > 0.5 else 0)
+    held = 2 * min(sizes.stripe or 0, sizes.rows) + (PIECE if sizes.power != 0.5 else 0)
     return {"stripes": held * row, "systems": columns * ((sizes.rank + 3) * row + 24)}
 
 
@@ -352,8 +354,13 @@ def _joined(sizes: Sizes) -> Parts:
     factor = sizes.rows * (sizes.rank + sizes.side[0]) * sizes.itemsize if sizes.uneven and sizes.margins else 0
     companion = sizes.rows * sizes.rank * sizes.itemsize if sizes.indicators else 0
     beside = 2 * sizes.rows * sizes.side[0] * sizes.itemsize
-    tile = 2 * TALL * (sizes.rank + sizes.side[1]) * sizes.itemsize if sizes.power > 0.5 or sizes.margins else 0
+    tile = 2 * TALL * (sizes.rank + sizes.side[1]) * sizes.itemsize if sizes.power != 0.5 or sizes.margins else 0
     return {"solved rows": _pieces(sizes), "next factor": factor + companion + beside + tile}
+
+
+def whole_power(sizes: Sizes) -> bool:
+    """Whether 2α is whole: the AGOP's power then needs no root."""
+    return float(2 * sizes.power).is_integer()
 
 
 def _dense_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
@@ -366,7 +373,8 @@ def _dense_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
     slab = sizes.block_rows * n * item if sizes.form == "product" else 0
     yield "rows", ours | solves | {"sums": sizes.sums * n * n * 8, "slab": slab}
     # A square and its panels, and beyond it the product of both.
-    powers = 0.0 if sizes.power == 0.5 else 1.75 if sizes.power == 1 else 2.75
+    powers = 0.0 if sizes.power == 0.5 else 1.75 if sizes.power == 1 else 2.75  # of (n, n) features
+    powers = powers if whole_power(sizes) else ROOT_ARRAYS * 8 / item
     update = n * n * (8 + item) + int(powers * n * n * item)
     update += 4 * n * n * 8 if sizes.form == "gram" else 0
     yield "update", ours | {"slab": slab, "sums and next features": update + sizes.threads * n * PANEL_BYTES}
@@ -376,7 +384,7 @@ def _dense_crossing(sizes: Sizes, ours: Parts, solves: Parts) -> Iterator[tuple[
     m, n, item = sizes.rows, sizes.columns, sizes.itemsize
     rows = m * n * item
     other = {"features of the other side": m * m * item}
-    powers = 2 if sizes.power > 0.5 else 0
+    powers = 0 if sizes.power == 0.5 else 2 if whole_power(sizes) else ROOT_ARRAYS * 8 // item
     yield "rows", ours | solves | {"solved rows": rows}
     yield "rows, joined", ours | {"solved rows": 2 * rows, "products": (2 + powers) * m * m * item}
     solves = solves | {"blocks in flight": block_bytes(sizes.across)}

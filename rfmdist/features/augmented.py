@@ -8,6 +8,7 @@ beside the learned ones. Knows this form; not where counts and side columns come
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -253,7 +254,7 @@ class AugmentedFeatures(FactoredFeatures):
             sums["below"] += tall_gram(rows[2], rows[2])
             sums["mean below"] += weights @ rows[2].astype(np.float64, copy=False)
 
-    def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> Self:
+    def update(self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int, run: PanelMap) -> Self:
         """Keep the r leading directions of [L; L2] [L; L2]', raised to ``power``, and put side columns beside them."""
         sums, dtype = total.sums, self.factor.dtype
         with one_blas_thread():
@@ -263,7 +264,9 @@ class AugmentedFeatures(FactoredFeatures):
             if not np.isfinite(gram + below).all():
                 raise SingularRowError(f"the features left the range of {dtype.name}: lower the additions")
             g, v = np.linalg.eigh(gram + below)
-            kept = v[:, -self.learned :] * np.maximum(g[-self.learned :], 0) ** ((power - 1) / 2)
+            # A power below 1 divides by small directions: they are kept from 0.
+            least = max(g[-1] * LEAST_SHARE, np.finfo(np.float64).tiny) if power < 1 else 0.0
+            kept = v[:, -self.learned :] * np.maximum(g[-self.learned :], least) ** float((power - 1) / 2)
             square = (kept @ np.linalg.eigh(kept.T @ below @ kept)[1]).astype(dtype)
             other, own = self.margins
             learned = congruent(square, gram)

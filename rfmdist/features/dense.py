@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial as bind
 from typing import Any, Literal, Self
 
@@ -17,6 +18,7 @@ from rfmdist.features.power import (
     mirrored,
     outer_product,
     power_of_two,
+    rational_power,
     sandwich,
     spans,
 )
@@ -128,14 +130,17 @@ class DenseFeatures:
         self._multiply(block, solution, 0.0, rows, threads)
         return rows
 
-    def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> DenseFeatures:
-        """P ← (AGOP + floor·I)^power for the ``total`` over all ``rows``; ``power`` is 2α, a whole number.
+    def update(
+        self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int, run: PanelMap
+    ) -> DenseFeatures:
+        """P ← (AGOP + floor·I)^power for the ``total`` over all ``rows``; ``power`` is 2α.
 
-        AGOP is Z'Z / m; where features cross to the rows it is Z Z' / n.
+        AGOP is Z'Z / m; where features cross to the rows it is Z Z' / n. One to be raised to a power that is not whole
+        is kept in float64: roots make much of its small directions.
 
         Products alone, no decomposition; panel by panel through ``run``.
         """
-        dtype = self.matrix.dtype
+        dtype, whole = self.matrix.dtype, Fraction(power).denominator == 1
         if step.crossing:
             lower, rows = outer_product(total.joined()[0], run), self.size
         else:
@@ -145,13 +150,15 @@ class DenseFeatures:
             shifted.flat[:: self.size + 1] += step.replacement * step.ridge / self.unit
             lower = sandwich(shifted, mirrored(lower, 1.0, np.dtype(np.float64)), run)
         unit = power_of_two(float(np.trace(lower)) / rows / len(lower) + floor)
-        agop = mirrored(lower, 1 / (rows * unit), dtype)
-        agop.flat[:: len(agop) + 1] += dtype.type(floor / unit)
-        raised = matrix_power(agop, power, run)
+        agop = mirrored(lower, 1 / (rows * unit), dtype if whole else np.dtype(np.float64))
+        agop.flat[:: len(agop) + 1] += agop.dtype.type(floor / unit)
+        if not whole:
+            return self._rational(agop, unit, Fraction(power), run)
+        raised = matrix_power(agop, int(power), run)
         again = power_of_two(float(np.trace(raised)) / len(raised))
         if again != 1:
             raised /= dtype.type(again)
-        return DenseFeatures(raised, unit**power * again, self.form)
+        return DenseFeatures(raised, unit ** int(power) * again, self.form)
 
     def grown(self, rank: int, seed: int) -> DenseFeatures:
         """Return these features: they have every rank."""
@@ -166,6 +173,14 @@ class DenseFeatures:
             ours -= ratio * other.matrix[top:bottom]
             change += float(np.vdot(ours, ours))
         return float(np.sqrt(change / size)) if size else float(change > 0)
+
+    def _rational(self, agop: NDArray[np.float64], unit: float, power: Fraction, run: PanelMap) -> DenseFeatures:
+        """Features of (unit × ``agop``)^power; the root of a power of two need not be one, and goes into the matrix."""
+        raised = rational_power(agop, power, run)
+        size = unit ** float(power)
+        again = power_of_two(size * float(np.trace(raised)) / len(raised))
+        raised *= size / again
+        return DenseFeatures(raised.astype(self.matrix.dtype, copy=False), again, self.form)
 
     def _multiply(
         self, block: RowBlock, solution: NDArray[Any], extra: float, out: NDArray[Any], threads: Threads

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from math import comb
 from typing import Any, NamedTuple, Self
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from rfmdist.errors import SingularRowError
-from rfmdist.features.power import PanelMap, spans
+from rfmdist.features.power import PanelMap, here, rational_power, spans
 from rfmdist.features.protocol import Partial, Step
 from rfmdist.kernels import factored as kernels
 from rfmdist.kernels.projection import row_pivots
@@ -208,8 +209,8 @@ class FactoredFeatures:
 
     # ---- the update -------------------------------------------------------------------------------------------
 
-    def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> Self:
-        """P ← (AGOP + floor·I)^power, its first r directions; ``power`` is 2α, a whole number.
+    def update(self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int, run: PanelMap) -> Self:
+        """P ← (AGOP + floor·I)^power, its first r directions; ``power`` is 2α.
 
         Columns alone: AGOP = Z'Z / m restricted to the rows that B spans (Nyström),
         C = Z'B K^-T / √m with B'B = K K'. Where features cross: AGOP = Z Z' / n, C = Z Q / √n. What C leaves out
@@ -224,11 +225,11 @@ class FactoredFeatures:
                 gram, divisor = tall_gram(root, root), rows
             others = len(root) - len(gram)
             left_out = (self._squares(total, step) / divisor - float(np.trace(gram))) / others if others > 0 else 0.0
-            if power > 1:
-                square = _power_root(gram, floor, power).astype(root.dtype)
+            if power != 1:
+                square = _power_root(gram, floor, Fraction(power), root.dtype).astype(root.dtype)
                 root, gram = turned(root, square), congruent(square, gram)
         offsets = offsets if offsets.dtype == root.dtype else offsets.astype(root.dtype)
-        after = type(self)(root, offsets, shrinkage, (floor + max(left_out, 0.0)) ** power)
+        after = type(self)(root, offsets, shrinkage, float((floor + max(left_out, 0.0)) ** power))
         after.__dict__["gram"] = gram  # it is known, and where the factor lies in files it need not be read for it
         return after
 
@@ -424,10 +425,41 @@ def _root(gram: Square, dtype: np.dtype[Any]) -> Square:
     return size[:, None] * np.linalg.cholesky(unit)
 
 
-def _power_root(gram: Square, floor: float, power: int) -> Square:
+def _power_root(gram: Square, floor: float, power: Fraction, dtype: np.dtype[Any]) -> Square:
     """F with C F F' C' = (C C' + floor I)^power - floor^power I, where C'C = ``gram``: C times F is the new U."""
-    polynomial, raised = np.zeros_like(gram), np.eye(len(gram))
-    for j in range(1, power + 1):
-        polynomial += comb(power, j) * floor ** (power - j) * raised
+    if power.denominator > 1:
+        return _rational_root(gram, floor, power, dtype)
+    polynomial, raised, whole = np.zeros_like(gram), np.eye(len(gram)), int(power)
+    for j in range(1, whole + 1):
+        polynomial += comb(whole, j) * floor ** (whole - j) * raised
         raised = raised @ gram
     return _root(polynomial, np.dtype(np.float64))
+
+
+def _rational_root(gram: Square, floor: float, power: Fraction, dtype: np.dtype[Any]) -> Square:
+    """F for a power a/b: F F' = ((S + floor I)^(a/b) - floor^(a/b) I) S^-1 of S = ``gram``.
+
+    With Y = (S + floor I)^(1/b) and y = floor^(1/b) both differences have the factor Y - y I, and what is left of them
+    is a sum without cancellation: F F' = s_a / s_b, s_k = Y^(k-1) + y Y^(k-2) + ... + y^(k-1). All of these commute, so
+    F = s_a^(1/2) K^-T with s_b = K K': where S has lost rank that still knows its large directions. Those below the
+    rounding of S, that of ``dtype``, are raised to it: a power below 1 divides by them.
+    """
+    size = float(np.trace(gram))
+    if not size:
+        return np.zeros_like(gram)
+    definite = gram + (floor + size * float(np.finfo(dtype).eps)) * np.eye(len(gram))
+    y = floor ** (1 / power.denominator)
+    root = rational_power(definite, Fraction(1, power.denominator), here)
+    above, below = (_ladder(root, y, terms) for terms in (power.numerator, power.denominator))
+    if power.numerator > 1:
+        above = rational_power((above + above.T) / 2, Fraction(1, 2), here)
+    return np.asarray(solve_triangular(np.linalg.cholesky(below), above, lower=True).T)
+
+
+def _ladder(matrix: Square, number: float, terms: int) -> Square:
+    """Sum of matrix^j number^(terms - 1 - j) over j below ``terms``."""
+    total = np.zeros_like(matrix)
+    for j in range(terms):  # Horner's scheme
+        total = total @ matrix
+        total.flat[:: len(matrix) + 1] += number**j
+    return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -140,10 +141,10 @@ class Features(Protocol):
         """Standardised predictions of all columns of the block's rows, ndarray of shape (rows, n)."""
         ...
 
-    def update(self, total: Partial, rows: int, step: Step, floor: float, power: int, run: PanelMap) -> Self:
+    def update(self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int, run: PanelMap) -> Self:
         """Return the next features, of the other side if they cross, from the ``total`` over all ``rows``.
 
-        ``power`` is 2α.
+        ``power`` is 2α, positive.
         """
         ...
 
