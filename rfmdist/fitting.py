@@ -24,7 +24,7 @@ from rfmdist.features.protocol import Features, Scores, Step
 from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import overview
-from rfmdist.parameters import as_fraction
+from rfmdist.parameters import exponent
 from rfmdist.preparing import Preparation, Side
 from rfmdist.progress import Iteration, report, tell
 from rfmdist.selection import ENOUGH, NOISE_ITERATIONS, NOISELESS_RIDGE, PATIENCE, RISE, Best, Point, Settings
@@ -189,7 +189,7 @@ class Fit:
                     raise SingularRowError(str(singular).replace("row code", "column code", 1)) from None
                 shelf.collect(total)
                 scores.append(total.scores)
-                power = 2 * as_fraction(self.model.power)
+                power = exponent(self.model.power)
                 features = features.update(total, size, step, self.model.floor, power, self.run.map_panels)
                 del total  # rows that were not turned in their place go before the next side's are solved
         for shelf in shelves:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -59,12 +60,14 @@ class LinRFM(Estimator):
         "columns" is the paper's form. "both" lets columns and rows take turns: twice the work an iteration, a third
         of the iterations or fewer, and recovery from fewer entries. "auto" is both for factored features, as long
         as memory holds a factor of all rows, and columns for dense ones.
-    power : float or Fraction, default 0.5
+    power : float, Fraction or "exponential", default 0.5
         α, a positive fraction with a denominator of at most 12; a float stands for the one it is nearest to. It is
         iteratively reweighted least squares with p = 2 − 4α: 1/4 is the nuclear norm, 1/2 (default, best in the
         paper's experiments) the log-determinant, 1 is p = −2; `rfmdist.objective` has what is minimised. No power needs
         an SVD: multiples of 1/2 are products alone, others ask for roots, by some 40 to 100 products of n × n, of which
-        factored features make r × r.
+        factored features make r × r. "exponential" is no power: P = I − exp(−(AGOP + floor I)), by scaling and
+        squaring, for dense features. It weighs small directions as the log-determinant does and leaves large ones
+        alone: what it minimises is Σ σ²/2 + m log(1 − exp(−σ²/m − ε))/2.
     ridge : float or "auto", default "auto"
         λ ≥ 0, in units of the fitted values' mean square. "auto" lowers it from 1 or 0.8 along a path and keeps the
         iterate with the least validation error: a fast path where there is no noise, a slow one where there is.
@@ -182,7 +185,7 @@ class LinRFM(Estimator):
         features: FeatureKind | Literal["auto"] = "auto",
         rank: int | Sequence[int] | Literal["auto"] = "auto",
         sides: Sides | Literal["auto"] = "auto",
-        power: float = 0.5,
+        power: float | Fraction | Literal["exponential"] = 0.5,
         ridge: float | Literal["auto"] = "auto",
         floor: float = 0.0,
         replacement: float | Literal["auto"] = "auto",

@@ -12,10 +12,10 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
-from rfmdist.parameters import as_fraction
+from rfmdist.parameters import exponent
 
 
-def objective(completed: Any, *, power: float = 0.5, floor: float = 0.0) -> float:
+def objective(completed: Any, *, power: float | str = 0.5, floor: float = 0.0) -> float:
     """Σ_j ψ(σ_j) over the min(m, n) singular values of the completed matrix, which lin-RFM with this power minimises.
 
     Of φ(s) = s^α and M = φ(Z'Z / m + ε I) it is ψ'(σ) = σ / φ(σ² / m + ε)², (arXiv 2401.04553, section on IRLS)::
@@ -23,6 +23,7 @@ def objective(completed: Any, *, power: float = 0.5, floor: float = 0.0) -> floa
         ψ(σ) = m (σ²/m + ε)^(1 − 2α) / (2 (1 − 2α))        α = 1/4: √m times the nuclear norm where ε = 0
         ψ(σ) = m log(σ²/m + ε) / 2                         α = 1/2: the log-determinant
         ψ(σ) = −m / (2 (σ²/m + ε))                         α = 1
+        ψ(σ) = m (s + log(1 − exp(−s))) / 2, s = σ²/m + ε  "exponential"
 
     With ridge λ > 0 an iteration (replacement 0, features of the columns) does not raise this plus
     Σ (y − z)² / (2λ) over the observed entries, since ψ is concave in σ² for every α > 0.
@@ -45,9 +46,12 @@ def objective(completed: Any, *, power: float = 0.5, floor: float = 0.0) -> floa
     InputError
         If the matrix is not finite or empty, or a parameter is out of range.
     """
-    matrix, alpha = _checked(completed, floor), float(as_fraction(power))
+    matrix, raised = _checked(completed, floor), exponent(power)
     spectrum = np.linalg.svd(matrix, compute_uv=False) ** 2 / len(matrix) + floor
     with np.errstate(divide="ignore"):
+        if isinstance(raised, str):
+            return float(len(matrix) / 2 * np.sum(spectrum + np.log(-np.expm1(-spectrum))))
+        alpha = float(raised) / 2
         if alpha == 0.5:
             return float(len(matrix) / 2 * np.sum(np.log(spectrum)))
         return float(len(matrix) / (2 * (1 - 2 * alpha)) * np.sum(spectrum ** (1 - 2 * alpha)))
@@ -69,7 +73,7 @@ class FixedPoint(NamedTuple):
 
 
 def fixed_point_residual(
-    completed: Any, observed: Any, *, power: float = 0.5, ridge: float = 0.0, floor: float = 0.0
+    completed: Any, observed: Any, *, power: float | str = 0.5, ridge: float = 0.0, floor: float = 0.0
 ) -> FixedPoint:
     """Tell how far ``completed`` is from Z = A P with A on the observed entries, P = (Z'Z/m + ε I)^(2α), z + λ a = y.
 
@@ -94,14 +98,15 @@ def fixed_point_residual(
     InputError
         If the shapes differ, nothing is observed, a value is not finite, or a parameter is out of range.
     """
-    matrix, alpha = _checked(completed, floor), float(as_fraction(power))
+    matrix, raised = _checked(completed, floor), exponent(power)
     if not np.isfinite(ridge) or ridge < 0:
         raise InputError(f"ridge={ridge!r} must be a number of at least 0")
     given = sp.coo_array(observed)
     if given.shape != matrix.shape or not given.nnz or not np.isfinite(given.data).all():
         raise InputError(f"observed: must have finite entries, and the shape {matrix.shape} of the completed matrix")
     left, sizes, right = np.linalg.svd(matrix, full_matrices=False)
-    shrunken = (sizes**2 / len(matrix) + floor) ** (2 * alpha)
+    spectrum = sizes**2 / len(matrix) + floor
+    shrunken = -np.expm1(-spectrum) if isinstance(raised, str) else spectrum ** float(raised)
     weights = np.divide(sizes, shrunken, out=np.zeros_like(sizes), where=shrunken > 0)
     dual = (left * weights) @ right
     places = given.coords

@@ -16,6 +16,8 @@ from rfmdist.observations.blocks import parse_dtype
 
 LARGEST_DENOMINATOR = 12
 """Of the power: roots beyond the twelfth leave no digits of small directions."""
+EXPONENTIAL = "exponential"
+"""The power's name where P = I - exp(-(AGOP + floor I))."""
 NEAR = 1e-7
 """How near a power must be to the fraction that it stands for: a float32 is."""
 
@@ -28,7 +30,8 @@ def check_parameters(model: Any) -> None:
     InputError
         Naming the parameter, its value and what is allowed.
     """
-    as_fraction(model.power)
+    if exponent(model.power) == EXPONENTIAL and model.features == "factored":
+        raise InputError("power='exponential' needs exact features: choose features='dense'")
     for name, kinds in (("features", ("auto", "dense", "factored")), ("sides", ("auto", "columns", "both"))):
         if not isinstance(getattr(model, name), str) or getattr(model, name) not in kinds:
             raise InputError(f"{name}={getattr(model, name)!r} must be one of {', '.join(map(repr, kinds))}")
@@ -63,6 +66,17 @@ def check_parameters(model: Any) -> None:
         parse_size(model.memory)
     _check_clip(model.clip)
     _check_noise(model)
+
+
+def exponent(power: Any) -> Fraction | str:
+    """Return 2α, what the AGOP is raised to, or the name of a φ that is no power.
+
+    Raises
+    ------
+    InputError
+        As `as_fraction`.
+    """
+    return power if isinstance(power, str) and power == EXPONENTIAL else 2 * as_fraction(power)
 
 
 def as_fraction(power: Any) -> Fraction:

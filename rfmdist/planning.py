@@ -18,6 +18,8 @@ from rfmdist.parameters import check_extras, check_parameters, check_workers, gr
 if TYPE_CHECKING:
     from rfmdist.lin_rfm import LinRFM
 
+AS_MUCH_AS = 0.25
+"""Power whose products take as much memory as those of an exponential, or more."""
 TRIALS_HELD = 4
 """Results of trials and paths that are held while dense features are fitted with settings that are "auto"."""
 
@@ -85,12 +87,15 @@ def _cluster(memory: int | None, client: Any) -> Machine:
 def plan_of(model: LinRFM, observations: Observations, machine: Machine, *, ids_read: bool = False) -> Plan:
     """Plan a model's fit; one with a given noise is of both sides in float64."""
     rank, additions = greatest_rank(model.rank), _additions(model, observations)._replace(ids_read=ids_read)
+    power = AS_MUCH_AS if isinstance(model.power, str) else float(model.power)
     if model.noise != "auto":
-        return make_plan(observations, "float64", model.power, "factored", "both", rank, NOTHING, machine)
+        return make_plan(observations, "float64", power, "factored", "both", rank, NOTHING, machine)
     asked = [getattr(model, name) for name in (*Extras._fields, "row_table", "column_table", "cosine_features")]
     wanted = any(value and value != "auto" for value in asked) or isinstance(model.rank, tuple | list)
     features = "factored" if wanted and model.features == "auto" else model.features
-    return make_plan(observations, model.dtype, model.power, features, model.sides, rank, additions, machine)
+    if isinstance(model.power, str):
+        features = "dense"
+    return make_plan(observations, model.dtype, power, features, model.sides, rank, additions, machine)
 
 
 def _additions(model: LinRFM, observations: Observations) -> Additions:

@@ -80,6 +80,17 @@ def test_its_gradient_is_the_dual_matrix(rng: np.random.Generator, shape: tuple[
     assert (ahead - behind) / 2e-5 == pytest.approx(np.sum(matrix @ np.linalg.inv(features) * direction), rel=1e-6)
 
 
+def test_gradient_of_the_exponential(rng: np.random.Generator) -> None:
+    """Likewise with P = I - exp(-(AGOP + floor I)), whose fixed points leave nothing outside."""
+    matrix, direction = rng.normal(size=(7, 5)), rng.normal(size=(7, 5))
+    values, vectors = np.linalg.eigh(oracles.shifted_agop(matrix, 0.1))
+    dual = matrix @ (vectors / -np.expm1(-values)) @ vectors.T
+    ahead, behind = (objective(matrix + h * direction, power="exponential", floor=0.1) for h in (1e-5, -1e-5))
+    assert (ahead - behind) / 2e-5 == pytest.approx(np.sum(dual * direction), rel=1e-6)
+    found = fixed_point_residual(matrix, sp.coo_array(matrix), power="exponential", floor=0.1)
+    assert found.outside < 1e-7
+
+
 def test_named_objectives(rng: np.random.Generator) -> None:
     """Without a floor 1/4 is √m times the nuclear norm, 1/2 the log-determinant, 1 minus a sum of inverse squares."""
     matrix = rng.normal(size=(7, 5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from typing import Any
 
@@ -18,7 +19,7 @@ from rfmdist.features import power
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.minimax import inverse_root_map
-from rfmdist.features.power import here, matrix_power, rational_power
+from rfmdist.features.power import here, matrix_power, rational_power, saturated
 from rfmdist.features.protocol import Step
 from rfmdist.kernels.threads import Threads
 from rfmdist.lin_rfm import LinRFM
@@ -214,6 +215,42 @@ def _completed(values: Any, **parameters: Any) -> Any:
     return model.fit(oracles.as_sparse(values)).completion_.predict_block().compute()
 
 
+@pytest.mark.parametrize("scale", [1e-9, 0.3, 40.0, 1e6])
+def test_exponential_is_that_of_eigenvalues(rng: np.random.Generator, scale: float) -> None:
+    """I - exp(-A) keeps the digits of small eigenvalues, to any norm; a matrix that is not finite is refused."""
+    matrix = scale * with_spectrum(rng, spectrum("even", 1e6, 30))
+    values, vectors = np.linalg.eigh(matrix)
+    found = vectors.T @ saturated(matrix, here) @ vectors
+    expected = -np.expm1(-values)
+    rounding = 1e-15 * (1e3 + scale) * expected.max()  # that of A, which moves its small eigenvalues
+    assert np.abs(np.diag(found) - expected).max() < rounding
+    assert np.abs(found - np.diag(expected)).max() < rounding
+    with pytest.raises(SingularRowError, match="left the range"):
+        saturated(np.full((2, 2), np.nan), here)
+
+
+def test_exponential_features_are_the_oracle_s(rng: np.random.Generator) -> None:
+    """The iterates with P = I - exp(-(AGOP + floor I)) are those of a plain transcription, and complete a matrix."""
+    full = rng.normal(size=(40, 2)) @ rng.normal(size=(2, 30))
+    values = np.where(rng.random(full.shape) < 0.6, full, np.nan)
+    seen, unit = ~np.isnan(values), np.sqrt(np.nanmean(values**2))
+    features = np.eye(30)
+    for _ in range(6):
+        dual = np.zeros(full.shape)
+        for i, at in enumerate(seen):
+            dual[i, at] = np.linalg.solve(features[np.ix_(at, at)] + 0.1 * np.eye(at.sum()), values[i, at] / unit)
+        completed = dual @ features
+        predicted = dual @ (features + 0.1 * np.eye(30))
+        agop, vectors = np.linalg.eigh(predicted.T @ predicted / 40)
+        features = (vectors * -np.expm1(-(agop + 0.01))) @ vectors.T
+    given = {**FIXED, "power": "exponential", "floor": 0.01, "replacement": 1, "max_iter": 6}
+    assert oracles.distance(_completed(values, **given), unit * completed) < 1e-9
+    chosen = _completed(values, power="exponential", dtype="float64")
+    assert oracles.distance(chosen[~seen], full[~seen]) < 0.05
+    with pytest.raises(InputError, match="needs exact features: choose features='dense'"):
+        LinRFM(power="exponential", features="factored").fit(oracles.as_sparse(values))
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -237,7 +274,7 @@ def test_other_powers_are_refused(given: Any) -> None:
         LinRFM(power=given).fit(oracles.as_sparse(np.eye(4)))
 
 
-@pytest.mark.parametrize("text", ["0.25", "0.75", "1/3"])
+@pytest.mark.parametrize("text", ["0.25", "1/3", "exponential"])
 def test_command_line(tmp_path: Any, rng: np.random.Generator, text: str) -> None:
     """``--power`` takes points and slashes, and the fit tells what it took."""
     rows, columns = np.nonzero(rng.random((20, 15)) < 0.6)
@@ -248,4 +285,4 @@ def test_command_line(tmp_path: Any, rng: np.random.Generator, text: str) -> Non
     given = ["--power", text, "--features", "dense", "--ridge", "0.1", "--replacement", "1", "--max-iter", "2"]
     told = runner.invoke(app, ["fit", store, "-o", str(tmp_path / "fitted.zarr"), *given, "--json"])
     assert told.exit_code == 0, told.output
-    assert f'"power": {float(Fraction(text))}' in told.output
+    assert json.loads(told.stdout)["power"] == (text if text == "exponential" else float(Fraction(text)))

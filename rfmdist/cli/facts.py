@@ -102,7 +102,7 @@ def fit_facts(model: LinRFM, output: str | Path) -> dict[str, Any]:
         "sides": model.plan_.sides,
         "rank": model.rank_,
         "why": model.plan_.why,
-        "power": float(model.power),
+        "power": model.power if isinstance(model.power, str) else float(model.power),
         "ridge": float(model.ridge_),
         "floor": float(model.floor),
         "replacement": float(model.replacement_),

@@ -37,7 +37,7 @@ Completed = Annotated[str, typer.Argument(metavar="COMPLETION", help="Completion
 Features = Annotated[str | None, typer.Option(metavar="auto|dense|factored", help="How P is kept.")]
 Rank = Annotated[str | None, typer.Option(metavar="auto|NUMBER[,NUMBER]", help="Columns of factored features.")]
 Sides = Annotated[str | None, typer.Option(metavar="auto|columns|both", help="Whether sides take turns.")]
-Power = Annotated[str | None, typer.Option(metavar="NUMBER", help="Power of the AGOP: 0.5, 0.25, 1/3.")]
+Power = Annotated[str | None, typer.Option(metavar="NUMBER|exponential", help="Power of the AGOP: 0.5, 0.25, 1/3.")]
 Floor = Annotated[float | None, typer.Option(help="Added to the AGOP's diagonal.")]
 Indicators = Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Weight of what was observed.")]
 RidgeByCount = Annotated[str | None, typer.Option(metavar="auto|NUMBER", help="Exponent of counts.")]

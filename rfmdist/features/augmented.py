@@ -254,8 +254,11 @@ class AugmentedFeatures(FactoredFeatures):
             sums["below"] += tall_gram(rows[2], rows[2])
             sums["mean below"] += weights @ rows[2].astype(np.float64, copy=False)
 
-    def update(self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int, run: PanelMap) -> Self:
+    def update(
+        self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int | str, run: PanelMap
+    ) -> Self:
         """Keep the r leading directions of [L; L2] [L; L2]', raised to ``power``, and put side columns beside them."""
+        assert not isinstance(power, str), "check_parameters"
         sums, dtype = total.sums, self.factor.dtype
         with one_blas_thread():
             lefts, offsets, companions = total.joined()

@@ -20,6 +20,7 @@ from rfmdist.features.power import (
     power_of_two,
     rational_power,
     sandwich,
+    saturated,
     spans,
 )
 from rfmdist.features.protocol import Partial, Step
@@ -131,16 +132,16 @@ class DenseFeatures:
         return rows
 
     def update(
-        self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int, run: PanelMap
+        self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int | str, run: PanelMap
     ) -> DenseFeatures:
-        """P ← (AGOP + floor·I)^power for the ``total`` over all ``rows``; ``power`` is 2α.
+        """P ← (AGOP + floor·I)^power for the ``total`` over all ``rows``; ``power`` is 2α, or "exponential".
 
         AGOP is Z'Z / m; where features cross to the rows it is Z Z' / n. One to be raised to a power that is not whole
         is kept in float64: roots make much of its small directions.
 
         Products alone, no decomposition; panel by panel through ``run``.
         """
-        dtype, whole = self.matrix.dtype, Fraction(power).denominator == 1
+        dtype, whole = self.matrix.dtype, not isinstance(power, str) and Fraction(power).denominator == 1
         if step.crossing:
             lower, rows = outer_product(total.joined()[0], run), self.size
         else:
@@ -152,6 +153,8 @@ class DenseFeatures:
         unit = power_of_two(float(np.trace(lower)) / rows / len(lower) + floor)
         agop = mirrored(lower, 1 / (rows * unit), dtype if whole else np.dtype(np.float64))
         agop.flat[:: len(agop) + 1] += agop.dtype.type(floor / unit)
+        if isinstance(power, str):
+            return DenseFeatures(saturated(unit * agop, run).astype(dtype, copy=False), 1.0, self.form)
         if not whole:
             return self._rational(agop, unit, Fraction(power), run)
         raised = matrix_power(agop, int(power), run)

@@ -209,13 +209,16 @@ class FactoredFeatures:
 
     # ---- the update -------------------------------------------------------------------------------------------
 
-    def update(self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int, run: PanelMap) -> Self:
+    def update(
+        self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int | str, run: PanelMap
+    ) -> Self:
         """P ← (AGOP + floor·I)^power, its first r directions; ``power`` is 2α.
 
         Columns alone: AGOP = Z'Z / m restricted to the rows that B spans (Nyström),
         C = Z'B K^-T / √m with B'B = K K'. Where features cross: AGOP = Z Z' / n, C = Z Q / √n. What C leaves out
         of the AGOP's trace is spread over the other directions: the next features' floor.
         """
+        assert not isinstance(power, str), "check_parameters"
         with one_blas_thread():
             if step.crossing:
                 (root, offsets), shrinkage = total.joined(), self.shrinkage[::-1]

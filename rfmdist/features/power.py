@@ -35,6 +35,8 @@ SEED = 2401_04553
 """Of its start: not a seed that matrices come from."""
 LEAST = 16
 """Times √n eps of the greatest eigenvalue: what is smaller cannot be told from the rounding of products."""
+LONGEST, TERMS = 0.5, 14
+"""Norm to which an exponential's argument is scaled, and terms of its series: the first left out is 2e-17 there."""
 UNLIKELY = 1e3
 """How much smaller than usual the start's share of the extreme eigenvector may be for the bound to hold."""
 
@@ -107,6 +109,29 @@ def rational_power(matrix: NDArray[Any], power: Fraction, run: PanelMap) -> NDAr
         found = _symmetric(_product_panel, run, found, again)
     found *= unit ** float(power)
     return found.astype(matrix.dtype, copy=False)
+
+
+def saturated(matrix: NDArray[Any], run: PanelMap) -> NDArray[np.float64]:
+    """I − exp(−``matrix``) of a symmetric positive semi-definite matrix, float64, by scaling and squaring.
+
+    Of F = I − exp(t) twice the argument gives F (2I − F): no difference of large numbers is taken, so that small
+    eigenvalues keep their digits.
+    """
+    size = float(np.linalg.norm(matrix))
+    if not np.isfinite(size):
+        raise SingularRowError("the features left the range of float64: lower replacement, floor or power")
+    squarings = max(0, int(np.ceil(np.log2(max(size, LONGEST) / LONGEST))))
+    argument = matrix.astype(np.float64) / 2.0**squarings
+    found = np.zeros_like(argument)
+    for order in range(TERMS, 0, -1):  # Horner's scheme: t (1 − t/2 (1 − t/3 (...)))
+        found /= -(order + 1)
+        found.flat[:: len(found) + 1] += 1
+        found = _symmetric(_product_panel, run, argument, found)
+    for _ in range(squarings):
+        rest = -found
+        rest.flat[:: len(rest) + 1] += 2
+        found = _symmetric(_product_panel, run, found, rest)
+    return found
 
 
 def sandwich(outer: NDArray[np.float64], inner: NDArray[np.float64], run: PanelMap) -> NDArray[np.float64]:

@@ -141,7 +141,9 @@ class Features(Protocol):
         """Standardised predictions of all columns of the block's rows, ndarray of shape (rows, n)."""
         ...
 
-    def update(self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int, run: PanelMap) -> Self:
+    def update(
+        self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int | str, run: PanelMap
+    ) -> Self:
         """Return the next features, of the other side if they cross, from the ``total`` over all ``rows``.
 
         ``power`` is 2α, positive.
