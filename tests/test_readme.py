@@ -47,6 +47,19 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+def test_the_rest_of_the_paper_runs(tmp_path: Path) -> None:
+    """The other estimators recover what the README gives them, the features' support exactly."""
+    (program,) = blocks(section("The rest of the paper"), "python")
+    (tmp_path / "example.py").write_text(program)
+    sensed, deep, support, irls, nuclear = run([sys.executable, "example.py"], tmp_path).splitlines()
+    assert float(sensed) < 1e-2
+    assert float(deep.split()[0]) < 1e-2
+    assert float(deep.split()[1]) > 0.99
+    assert support == "[  3  50 120]"
+    assert float(irls.split()[1]) < 1e-2
+    assert float(nuclear.split()[1]) < 1e-2
+
+
 def test_python_examples_run(ratings: Path) -> None:
     """The Python examples run in order, and the low-rank matrix is recovered."""
     programs = blocks(section("From Python"), "python")
