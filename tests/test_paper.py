@@ -53,7 +53,7 @@ def test_script_writes_figures(name: str, tmp_path: Path) -> None:
     tables = list(tmp_path.glob("*.csv"))
     assert tmp_path / f"{name}.csv" in tables
     for table in tables:
-        rows = list(csv.DictReader(table.open()))
+        rows = list(csv.DictReader(table.read_text().splitlines()))
         numbers = [float(cell) for row in rows for cell in row.values() if _is_number(cell)]
         assert numbers, f"{table.name} has no number"
         assert all(map(math.isfinite, numbers)), f"{table.name} has numbers that are not finite"

@@ -36,8 +36,8 @@ from rfmdist.baselines.deep_linear import DeepLinearNetwork
 
 DATA = Path(os.environ.get("RFMDIST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SHAPE, RANGE = (943, 1682), (1.0, 5.0)
-HELD, PATIENCE = 0.1, 5
-RIDGES, STARTS = (3.0, 10.0, 30.0), (1e-3, 1e-1)
+HELD, PATIENCE = 0.1, 10
+RIDGES, STARTS = (0.3, 0.7, 1.5), (1e-3, 1e-1)
 
 
 def main() -> int:
@@ -105,7 +105,7 @@ def methods(given: Namespace) -> dict[str, list[Callable[..., Any]]]:
         **{
             f"deep {depth}": [
                 lambda depth=depth, start=start, **more: DeepLinearNetwork(
-                    depth=depth, initialisation=start, steps=10, tol=0.0, max_iter=10**6, **more
+                    depth=depth, initialisation=start, steps=3, tol=0.0, max_iter=10**6, **more
                 )
                 for start in STARTS
             ]
