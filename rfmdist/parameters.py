@@ -91,8 +91,9 @@ def as_fraction(power: Any) -> Fraction:
         nearest = Fraction(float(power)).limit_denominator(LARGEST_DENOMINATOR)
         if nearest > 0 and abs(float(nearest) - float(power)) <= NEAR * float(power):
             return nearest
+    shown = str(power) if isinstance(power, Fraction) else repr(power)
     raise InputError(
-        f"power={power!r} must be a positive fraction with a denominator of at most {LARGEST_DENOMINATOR}, such as 0.5,"
+        f"power={shown} must be a positive fraction with a denominator of at most {LARGEST_DENOMINATOR}, such as 0.5,"
         " 0.25, 1/3 or 1.5"
     )
 

@@ -236,7 +236,7 @@ def test_indicators_times_any(rng: np.random.Generator, name: str) -> None:
         assert oracles.distance(found, whole[start:stop]) < 1e-12
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(np.float32, marks=pytest.mark.slow), np.float64])
 def test_same_bits_on_any_number_of_threads(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, dtype: Any
 ) -> None:

@@ -178,7 +178,9 @@ def test_same_bits_on_any_cluster(
 
 @pytest.mark.usefixtures("many_groups")
 @pytest.mark.parametrize("client", [2], indirect=True)
-@pytest.mark.parametrize("kind", [*KINDS, MEAN], ids=str)
+@pytest.mark.parametrize(
+    "kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:4]), KINDS[4], MEAN], ids=str
+)
 def test_all_stages_run_on_a_cluster(rng: np.random.Generator, client: Client, kind: dict[str, Any]) -> None:
     """Choosing, fitting, refitting and scoring of observations in memory give the same numbers on a cluster."""
     observations = Observations.from_scipy(oracles.as_sparse(oracles.sparse_problem(rng, 80, 50)))
@@ -191,7 +193,9 @@ def test_all_stages_run_on_a_cluster(rng: np.random.Generator, client: Client, k
     assert here.completion_.score().rmse == there.completion_.score(client=client).rmse
 
 
-@pytest.mark.parametrize("kind", [DENSE, *KINDS[2:]], ids=str)
+@pytest.mark.parametrize(
+    "kind", [DENSE, KINDS[3], *(pytest.param(KINDS[k], marks=pytest.mark.slow) for k in (2, 4))], ids=str
+)
 def test_same_bits_on_movielens(
     movielens: Observations, client: Client, kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,7 +207,7 @@ def test_same_bits_on_movielens(
 
 
 @pytest.mark.parametrize("kind", [*KINDS, MEAN], ids=str)
-@pytest.mark.parametrize("name", ["small", "movielens"])
+@pytest.mark.parametrize("name", ["small", pytest.param("movielens", marks=pytest.mark.slow)])
 def test_same_bits_on_any_number_of_threads(
     name: str, kind: dict[str, Any], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,7 +200,9 @@ def test_dense_factored_and_the_oracle_agree(rng: np.random.Generator, sides: st
 
 
 @pytest.mark.parametrize("alpha", [Fraction(1, 4), Fraction(1, 3), Fraction(3, 4)], ids=str)
-@pytest.mark.parametrize("kind", [{"features": "dense"}, {"features": "factored"}], ids=str)
+@pytest.mark.parametrize(
+    "kind", [{"features": "dense"}, pytest.param({"features": "factored"}, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("noise", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
 def test_settings_are_chosen(rng: np.random.Generator, kind: dict[str, Any], alpha: Fraction, noise: float) -> None:
     """With everything "auto" a low-rank matrix is completed to far below its spread, in float32."""
