@@ -194,6 +194,9 @@ def test_all_stages_run_on_a_cluster(rng: np.random.Generator, client: Client, k
 
 
 @pytest.mark.parametrize(
+    "client", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 4))], indirect=True
+)
+@pytest.mark.parametrize(
     "kind", [DENSE, KINDS[3], *(pytest.param(KINDS[k], marks=pytest.mark.slow) for k in (2, 4))], ids=str
 )
 def test_same_bits_on_movielens(
