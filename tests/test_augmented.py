@@ -391,7 +391,10 @@ def rmses(iterates: Iterator[Callable[[Any, Any], Any]], test: Any, count: int) 
 
 @pytest.mark.parametrize(
     "extras",
-    [Extras(0.35, 0.3, 0.5, 0.2), Extras(0.35, 0.0, 0.0, 0.2), Extras(0.6, 0.3, 0.5, 0.0)],
+    [
+        Extras(0.35, 0.3, 0.5, 0.2),
+        *(pytest.param(e, marks=pytest.mark.slow) for e in (Extras(0.35, 0.0, 0.0, 0.2), Extras(0.6, 0.3, 0.5, 0.0))),
+    ],
     ids=["full", "no ridge by count", "no side"],
 )
 def test_errors_are_the_prototype_s(prototype: Any, rng: np.random.Generator, extras: Extras) -> None:

@@ -207,7 +207,10 @@ class TestVerbs:
         assert "replacement" not in told.err
         assert json.loads(told.out)["iterations"] == 4
 
-    @pytest.mark.parametrize(("options", "wanted"), [(FIT, "fitted.zarr"), (DENSE, "dense.zarr")])
+    @pytest.mark.parametrize(
+        ("options", "wanted"),
+        [pytest.param(FIT, "fitted.zarr"), pytest.param(DENSE, "dense.zarr", marks=pytest.mark.slow)],
+    )
     def test_fit_on_a_cluster_gives_the_same_bits(self, here: Path, run: Run, options: list[str], wanted: str) -> None:
         """A scheduler named by address or by its file runs the fit, and the features are the same."""
         with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:

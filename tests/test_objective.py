@@ -55,7 +55,9 @@ def test_no_iterate_raises_it(problem: Any, alpha: Fraction, ridge: float) -> No
         assert np.diff(alone).max() < 1e-3 * (alone[0] - alone[-1])
 
 
-@pytest.mark.parametrize("alpha", list(FLOORS), ids=str)
+@pytest.mark.parametrize(
+    "alpha", [a if a == Fraction(1, 3) else pytest.param(a, marks=pytest.mark.slow) for a in FLOORS], ids=str
+)
 def test_iterates_approach_a_fixed_point(problem: Any, alpha: Fraction) -> None:
     """Both parts of the residual fall a hundredfold, to a thousandth; they are those of the definition."""
     given: dict[str, Any] = {"power": alpha, "ridge": RIDGE, "floor": FLOORS[alpha]}

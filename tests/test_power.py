@@ -276,7 +276,7 @@ def test_other_powers_are_refused(given: Any) -> None:
         LinRFM(power=given).fit(oracles.as_sparse(np.eye(4)))
 
 
-@pytest.mark.parametrize("text", ["0.25", "1/3", "exponential"])
+@pytest.mark.parametrize("text", [pytest.param("0.25", marks=pytest.mark.slow), "1/3", "exponential"])
 def test_command_line(tmp_path: Any, rng: np.random.Generator, text: str) -> None:
     """``--power`` takes points and slashes, and the fit tells what it took."""
     rows, columns = np.nonzero(rng.random((20, 15)) < 0.6)

@@ -608,8 +608,8 @@ def hard(seed: int) -> tuple[Any, Any]:
 @pytest.mark.filterwarnings("ignore:no matrix of low rank")
 @pytest.mark.parametrize(
     "seed",
-    [17, 36, 55, 115, 144, 205, 40, 41, 42, 45]
-    + [pytest.param(seed, marks=pytest.mark.slow) for seed in (5, 29, 125, 43, 44, *range(46, 52))],
+    [17, 36, 55, 205, 40, 42]
+    + [pytest.param(seed, marks=pytest.mark.slow) for seed in (5, 29, 115, 125, 144, 41, 43, 44, 45, *range(46, 52))],
 )
 def test_what_is_certified_is_right(seed: int) -> None:
     """Wherever a certificate is given, all that is told to be determined is right to 5 % of the values' deviation."""
