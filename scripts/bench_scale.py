@@ -5,7 +5,8 @@
 Without a store one of 140,000 x 27,000 with 20 million entries is generated (`heavy_tailed.py`). ``stream``: both
 forms of the factored fit, with all blocks kept in memory, and with none, the files (the store's, and those that a fit
 leaves beside it) in the system's cache and dropped from it before each iteration. ``workers``: one process of one
-thread, two of them, two threads of this one. ``bytes``: what Dask's workers have sent, beside (groups - 1) n r itemsize
+thread, two of them, two threads of this one; and what the machine itself allows, two fits of one thread that share
+nothing, at once and alone. ``bytes``: what Dask's workers have sent, beside (groups - 1) n r itemsize
 + workers n r itemsize. Seconds are the least of an iteration after the first, over rounds in which all are timed one
 after another: other work on the machine comes and goes. ``--points`` keeps the figures for `scaling_model.py`.
 """
@@ -15,9 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,13 +132,33 @@ def cluster(workers: int) -> Iterator[Any]:
         yield client
 
 
+def pin(free: Any) -> None:
+    """Keep this process on a core of its own."""
+    os.sched_setaffinity(0, {free.get()})
+
+
+def alone(store: Path, options: argparse.Namespace, sides: str) -> float:
+    """Time a fit of this process."""
+    return fitted(store, options, sides=sides).seconds
+
+
+def beside(count: int, *arguments: Any) -> float:
+    """Time ``count`` fits of one core at once that share nothing but the machine; return the slowest."""
+    context = multiprocessing.get_context("spawn")
+    free = context.Queue()
+    for core in sorted(os.sched_getaffinity(0))[:count]:
+        free.put(core)
+    with ProcessPoolExecutor(count, context, pin, (free,)) as pool:
+        return max(future.result() for future in [pool.submit(alone, *arguments) for _ in range(count)])
+
+
 def workers(store: Path, options: argparse.Namespace) -> dict[str, float]:
     """Time one and two processes, and the threads of this one; count what moves."""
     found: dict[str, float] = {}
     observations = rfmdist.Observations.open(store)
     (m, n), r = observations.shape, options.rank
     for sides in ("columns", "both"):
-        names = [f"{sides} {name}" for name in ("1 workers", "2 workers", "threads")]
+        names = [f"{sides} {name}" for name in ("1 workers", "2 workers", "threads", "alone", "beside")]
         for _ in range(options.rounds):
             seconds = []
             for count in (1, 2):
@@ -143,13 +166,15 @@ def workers(store: Path, options: argparse.Namespace) -> dict[str, float]:
                     figures = fitted(store, options, sides=sides, client=client)
                 seconds.append(figures.seconds)
                 found[f"{sides} {count} moved"] = float(figures.moved)
-            least(found, names, [*seconds, fitted(store, options, sides=sides).seconds])
-        one, two, here = (found[name] for name in names)
+            seconds += [fitted(store, options, sides=sides).seconds]
+            least(found, names, [*seconds, *(beside(count, store, options, sides) for count in (1, 2))])
+        one, two, here, single, pair = (found[name] for name in names)
         plan = rfmdist.plan(observations, rank=r, sides=sides, workers=2, **SETTINGS)
         foreseen = (len(plan.groups) - 1 + 2) * n * r * 4 if sides == "columns" else 2 * (m + n) * r * 4
         print(
             f"{sides:8} 1 process {one:6.3f} s   2 processes {two:6.3f} s: {one / two:.2f} times   2 threads"
-            f" {here:6.3f} s: {two / here:.2f} times 2 processes;  moved {figures.moved / 1e6:.1f} MB an iteration,"
+            f" {here:6.3f} s: {two / here:.2f} times 2 processes   two fits that share nothing {2 * single / pair:.2f}"
+            f" times one;  moved {figures.moved / 1e6:.1f} MB an iteration,"
             f" foreseen {foreseen / 1e6:.1f} MB ({len(plan.groups)} groups)",
             flush=True,
         )

@@ -322,6 +322,8 @@ def test_a_worker_s_error_is_ours(client: Client) -> None:
 class FailingClient:
     """A client whose cluster answers every step with the same error; counts what it was sent."""
 
+    direct_to_workers = None
+
     def __init__(self, error: BaseException) -> None:
         self.error = error
         self.scattered = 0
@@ -331,10 +333,10 @@ class FailingClient:
         self.scattered += 1
         return value
 
-    def submit(self, *_: Any, **__: Any) -> None:
-        """Take a task."""
+    def compute(self, *_: Any, **__: Any) -> None:
+        """Take a graph."""
 
-    def gather(self, _: Any) -> None:
+    def gather(self, *_: Any, **__: Any) -> None:
         """Fail."""
         raise self.error
 
