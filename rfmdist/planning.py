@@ -116,9 +116,9 @@ def _additions(model: LinRFM, observations: Observations) -> Additions:
 def _held(model: LinRFM) -> int:
     """Columns of features that are held beside those at work.
 
-    Those that a refit repeats; of several ranks and of cosine features, and of their mean once more.
+    Those that a refit repeats; of several ranks those that were fitted before, of all and of cosine features the mean.
     """
     ranks: Sequence[int] = model.rank if isinstance(model.rank, tuple | list) else []
     number = max(len(ranks), 1)
     alone = greatest_rank(model.rank) if model.refit and not ranks and model.rank != "auto" else 0
-    return 3 * sum(ranks) + 2 * number * model.cosine_features + alone
+    return 2 * sum(ranks) - max(ranks, default=0) + 2 * number * model.cosine_features + alone

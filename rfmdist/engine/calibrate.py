@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 
+from rfmdist.engine.memory import kept_need
 from rfmdist.engine.plan import Plan, Speed
 from rfmdist.engine.run import all_threads
 from rfmdist.errors import StoreError
@@ -99,8 +101,8 @@ def reading(plan: Plan, observations: Observations, seconds: float) -> float:
             pass
         finally:
             scratch.remove()
-    entry = plan.read_bytes / (observations.nnz * (2 if plan.sides == "both" else 1))
-    size = entry if plan.filed else observations.stored_bytes / observations.nnz
+    whole = kept_need(replace(plan.sizes, share=1.0))[0] if plan.filed else observations.stored_bytes
+    size = whole / observations.nnz  # bytes of an entry, as the plan counts what is read
     return _rate(lambda range_: len(observations.roles(observations.row_block(*range_))) * size, ranges, seconds)
 
 

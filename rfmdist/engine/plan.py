@@ -249,7 +249,8 @@ class Plan:
         """Bytes of blocks that are not kept, and of all, of the rows' order and, if sides take turns, the columns'."""
         s = self.sizes
         kept = (s.kept_rows, s.kept_columns) if self.sides == "both" else (s.kept_rows,)
-        return [(max(need - k, 0), max(need, 1)) for k, need in zip(kept, kept_need(s), strict=False)]
+        parts = [(max(need - k, 0), max(need, 1)) for k, need in zip(kept, kept_need(s), strict=False)]
+        return [(round(missing / s.share), round(need / s.share)) for missing, need in parts]  # of all processes
 
     @property
     def moved_bytes(self) -> int:
@@ -525,7 +526,10 @@ def _largest(indptr: NDArray[np.int64], rows: int, entries: int) -> int:
 
 
 def _with_kept(plan: Plan) -> Plan:
-    """Let the plan keep as many bytes of blocks as there is room for."""
+    """Let the plan keep as many bytes of blocks as there is room for; a worker, those of its groups and of one more."""
+    if plan.machine.workers:
+        share = min(1 / plan.machine.workers + 1 / max(len(plan.groups), 1), 1.0)
+        plan = replace(plan, sizes=replace(plan.sizes, share=share))
     rows, columns = kept_need(plan.sizes)
     low, high = 0, max(rows, columns if plan.sides == "both" else 0) + LEAST_KEPT
     while high - low > LEAST_KEPT // 4:
