@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rfmdist.checks import check_loop, check_number, check_whole
 from rfmdist.errors import InputError
-from rfmdist.iterating import Callback, Entries, MatrixCompleter
+from rfmdist.iterating import Callback, Entries, MatrixCompleter, root_mean_square
 
 Matrix = NDArray[np.float64]
 
@@ -233,11 +233,6 @@ class DeepLinRFM(MatrixSensor):
 def ansatz_powers(depth: int) -> list[float]:
     """Return the neural feature ansatz's power 1/(L-ℓ+1) of each layer's AGOP, ℓ = 1..L."""
     return [1 / (depth - below) for below in range(depth)]
-
-
-def root_mean_square(values: Matrix) -> float:
-    """Return the unit that values are divided by; 1 where all are zero."""
-    return (float(np.sqrt(np.mean(values**2))) if len(values) else 0.0) or 1.0
 
 
 def _product(layers: Sequence[Matrix]) -> Matrix:

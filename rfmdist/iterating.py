@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -167,6 +168,21 @@ class MatrixCompleter(Iterative):
 
     def _estimates(self, entries: Entries) -> Iterable[NDArray[np.float64]]:
         raise NotImplementedError
+
+
+def root_mean_square(values: NDArray[np.float64]) -> float:
+    """Return the unit that values (entries,) are divided by, so that a ridge has none; 1 of no values or zeros alone.
+
+    Raises
+    ------
+    InputError
+        If the squares of the values leave float64's range.
+    """
+    with np.errstate(over="ignore"):
+        unit = float(np.linalg.norm(values)) / math.sqrt(max(1, len(values)))
+    if not math.isfinite(unit):
+        raise InputError("the squares of the values leave float64's range: divide the values by their largest")
+    return unit or 1.0
 
 
 def _positive(array: NDArray[Any]) -> float:

@@ -239,3 +239,9 @@ def test_refuses_measurements(operators: Any, y: Any, sentence: str) -> None:
     """Measurements that do not fit together or are not finite are refused."""
     with pytest.raises(InputError, match=sentence):
         DeepLinRFM().fit(operators, y)
+
+
+def test_refuses_values_too_large_to_square() -> None:
+    """Values whose squares leave float64's range are refused before any work, as the other completers do."""
+    with pytest.raises(InputError, match="divide the values by their largest"):
+        DeepLinRFM().fit(np.ones((2, 4, 2)), [1e200, 1.0])

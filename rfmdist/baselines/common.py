@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from rfmdist.errors import InputError
-from rfmdist.iterating import Entries
+from rfmdist.iterating import Entries, root_mean_square
 
 
 def without_unit(entries: Entries) -> tuple[Entries, float]:
@@ -20,9 +18,5 @@ def without_unit(entries: Entries) -> tuple[Entries, float]:
     """
     if not len(entries.values):
         raise InputError("no entry was observed: there is nothing to complete the matrix from")
-    with np.errstate(over="ignore"):
-        unit = float(np.linalg.norm(entries.values)) / np.sqrt(len(entries.values))
-    if not np.isfinite(unit):
-        raise InputError("the squares of the values leave float64's range: divide the values by their largest")
-    unit = unit or 1.0
-    return replace(entries, values=entries.values / unit), float(unit)
+    unit = root_mean_square(entries.values)
+    return replace(entries, values=entries.values / unit), unit

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.checks import check_loop, check_number, check_whole
-from rfmdist.deep import MatrixSensor, Measured, Operators, root_mean_square
+from rfmdist.deep import MatrixSensor, Measured, Operators
 from rfmdist.errors import InputError
-from rfmdist.iterating import Callback
+from rfmdist.iterating import Callback, root_mean_square
 
 Matrix = NDArray[np.float64]
 GROW, SHRINK = 1.1, 0.5
