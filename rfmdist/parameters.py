@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rfmdist.checks import check_callbacks, is_auto, is_number, is_whole
+from rfmdist.checks import check_loop, check_number, check_whole, is_auto, is_number, is_whole
 from rfmdist.engine.plan import Plan
 from rfmdist.errors import InputError
 from rfmdist.features.augmented import Extras
@@ -41,26 +41,21 @@ def check_parameters(model: Any) -> None:
             f"rank={model.rank!r} must be 'auto', a whole number of at least 1, or a list of such to average over"
         )
     for name in ("ridge", "replacement", *Extras._fields):
-        value = getattr(model, name)
-        if not is_auto(value) and (not is_number(value) or value < 0):
-            raise InputError(f"{name}={value!r} must be 'auto' or a number of at least 0")
-    for name in ("floor", "tol"):
-        value = getattr(model, name)
-        if not is_number(value) or value < 0:
-            raise InputError(f"{name}={value!r} must be a number of at least 0")
+        check_number(name, getattr(model, name), least=0, auto=True)
+    check_number("floor", model.floor, least=0)
+    check_loop(model)
     if not is_number(model.validation_fraction) or not 0 <= model.validation_fraction < 1:
         raise InputError(f"validation_fraction={model.validation_fraction!r} must be at least 0 and below 1")
     for name in ("row_table", "column_table"):
         value = getattr(model, name)
         if not isinstance(value, tuple | list) or not all(isinstance(column, str) for column in value):
             raise InputError(f"{name}={value!r} must be a list of names of stored columns")
-    for name, least in (("max_iter", 1), ("random_state", 0), ("verbose", 0), ("cosine_features", 0)):
-        value = getattr(model, name)
-        if not (is_whole(value) or (isinstance(value, bool) and name == "verbose")) or value < least:
-            raise InputError(f"{name}={value!r} must be a whole number of at least {least}")
+    check_whole("random_state", model.random_state, 0)
+    check_whole("cosine_features", model.cosine_features, 0)
+    if not isinstance(model.verbose, bool):
+        check_whole("verbose", model.verbose, 0)
     if not isinstance(model.refit, bool | np.bool_):
         raise InputError(f"refit={model.refit!r} must be True or False")
-    check_callbacks(model.callbacks)
     parse_dtype(model.dtype)
     if model.memory is not None:
         parse_size(model.memory)
