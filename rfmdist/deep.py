@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rfmdist.checks import check_loop, check_number, check_whole
 from rfmdist.errors import InputError
 from rfmdist.iterating import Callback, Entries, MatrixCompleter, root_mean_square
+from rfmdist.measurements import Table
 
 Matrix = NDArray[np.float64]
 
@@ -246,10 +247,8 @@ def _dual_coefficients(measured: Measured, features: Matrix, ridge: float) -> Ma
     K_kl = <A_k P, A_l>. For observed entries the rows are systems of their own, K = P[O_i, O_i] (METHOD.md).
     """
     if isinstance(measured, Operators):
-        flat = measured.matrices.reshape(len(measured.values), -1)
-        gram = flat @ (measured.matrices @ features).reshape(flat.shape).T
-        found: Matrix = np.tensordot(_ridge_solve(gram, ridge, measured.values), measured.matrices, 1)
-        return found
+        table = Table(measured.matrices.reshape(len(measured.values), -1), measured.shape, len(measured.values))
+        return table.adjoint(_ridge_solve(table.gram(features), ridge, measured.values))
     duals = np.zeros(measured.shape)
     starts = np.searchsorted(measured.rows, np.arange(measured.shape[0] + 1))
     for i, (start, stop) in enumerate(pairwise(starts)):
