@@ -70,37 +70,34 @@ class Iterative(Estimator):
         InputError
             If an estimate is not finite.
         """
-        with ExitStack() as stack:
-            last = self._looped(estimates, stack)
-        if last is None:
-            raise InputError(f"max_iter={self.max_iter!r} must be at least 1")
-        self.n_iter_ = len(self.history_)
-        return last
-
-    def _looped(self, estimates: Iterable[NDArray[Any]], stack: ExitStack) -> NDArray[Any] | None:
-        """The loop itself; ``stack`` is left when it has ended."""
         self.history_: list[Iterate] = []
         last: NDArray[Any] | None = None
         started = time.perf_counter()
-        for t, estimate in enumerate(islice(estimates, self.max_iter)):
-            if not np.isfinite(estimate).all():
-                where = f"{type(self).__name__} left float64's range in iteration {t + 1}"
-                raise InputError(f"{where}: raise the ridge, or lower the step")
-            if t == 0 and estimate.size <= SMALL:
-                stack.enter_context(one_blas_thread())
-            change = np.inf if last is None else float(np.linalg.norm(estimate - last) / _positive(estimate))
-            last = estimate
-            record = Iterate(t + 1, change, time.perf_counter() - started, estimate)
-            self.history_.append(replace(record, estimate=None))
-            told = [callback(record) for callback in self.callbacks or ()]
-            if any(answer is True for answer in told) or change < self.tol:
-                break
-            started = time.perf_counter()
-        else:
-            if self.tol and self.max_iter > 1 and len(self.history_) == self.max_iter:
-                message = f"{type(self).__name__} has not settled in {self.max_iter} iterations: change {change:.1e}"
-                warnings.warn(message, stacklevel=4)
+        with ExitStack() as stack:
+            for t, estimate in enumerate(islice(estimates, self.max_iter)):
+                if not np.isfinite(estimate).all():
+                    where = f"{type(self).__name__} left float64's range in iteration {t + 1}"
+                    raise InputError(f"{where}: raise the ridge, or lower the step")
+                if t == 0 and estimate.size <= SMALL:
+                    stack.enter_context(one_blas_thread())
+                change = np.inf if last is None else float(np.linalg.norm(estimate - last) / _positive(estimate))
+                last = estimate
+                if self._ends_with(Iterate(t + 1, change, time.perf_counter() - started, estimate)):
+                    break
+                started = time.perf_counter()
+            else:
+                if self.tol and self.max_iter > 1 and len(self.history_) == self.max_iter:
+                    what = f"{type(self).__name__} has not settled in {self.max_iter} iterations"
+                    warnings.warn(f"{what}: change {change:.1e}", stacklevel=3)
+        assert last is not None, "check_loop"
+        self.n_iter_ = len(self.history_)
         return last
+
+    def _ends_with(self, iterate: Iterate) -> bool:
+        """Keep an iterate and tell the callbacks of it; True if it is the last."""
+        self.history_.append(replace(iterate, estimate=None))
+        answers = [callback(iterate) for callback in self.callbacks or ()]
+        return any(answer is True for answer in answers) or iterate.change < self.tol
 
 
 @dataclass(frozen=True)
