@@ -219,15 +219,15 @@ class DeepLinRFM(MatrixSensor):
         last = self._last_layer(measured, features)
         for t in count():
             self.layers_ = [*features, unit * last]
-            yield unit * _product([*features, last])
+            yield unit * layer_product([*features, last])
             floor = max(self.floor, self.decay**t if self.decay else 0.0)
             for layer in reversed(range(len(powers))):
-                above = _product([*features[layer:], last])
+                above = layer_product([*features[layer:], last])
                 features[layer] = _eigen_power(above.T @ above / m + floor * np.eye(n), powers[layer] / 2)
                 last = self._last_layer(measured, features)
 
     def _last_layer(self, measured: Measured, features: list[Matrix]) -> Matrix:
-        below = _product(features)
+        below = layer_product(features)
         return _dual_coefficients(measured, below.T @ below, self.ridge) @ below.T
 
 
@@ -236,8 +236,8 @@ def ansatz_powers(depth: int) -> list[float]:
     return [1 / (depth - below) for below in range(depth)]
 
 
-def _product(layers: Sequence[Matrix]) -> Matrix:
-    """Return W_L ⋯ W_1 of W_1, …, W_L."""
+def layer_product(layers: Sequence[Any]) -> Any:
+    """Return W_L ⋯ W_1 of W_1, …, W_L, arrays of NumPy or of JAX."""
     return reduce(lambda below, layer: layer @ below, layers)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfmdist.deep import ansatz_powers
+from rfmdist.deep import ansatz_powers, layer_product
 from rfmdist.errors import InputError
 from rfmdist.iterating import Iterate
 
@@ -51,8 +50,7 @@ def nfa_correlation(layers: Sequence[Any]) -> Matrix:
     _check(weights)
     found = []
     for below, power in enumerate(ansatz_powers(len(weights))[:-1]):
-        above = reduce(lambda product, layer: layer @ product, weights[below:])
-        found.append(_cosine(weights[below].T @ weights[below], _gram_power(above, power)))
+        found.append(_cosine(weights[below].T @ weights[below], _gram_power(layer_product(weights[below:]), power)))
     return np.array(found)
 
 

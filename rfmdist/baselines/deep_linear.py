@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache, reduce
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.checks import check_loop, check_number, check_whole
-from rfmdist.deep import MatrixSensor, Measured, Operators
+from rfmdist.deep import MatrixSensor, Measured, Operators, layer_product
 from rfmdist.errors import InputError
 from rfmdist.iterating import Callback, root_mean_square
 
@@ -136,7 +136,7 @@ class DeepLinearNetwork(MatrixSensor):
             share = unit ** (1 / self.depth)  # balanced layers stay balanced
             self.layers_ = [share * np.asarray(layer) for layer in layers]
             self.loss_ = float(loss)
-            yield reduce(lambda below, layer: layer @ below, self.layers_)
+            yield layer_product(self.layers_)
             if self.loss_ <= enough:
                 return
 
@@ -175,7 +175,7 @@ def _float64() -> AbstractContextManager[None]:
 def _loss(layers: Any, operators: Any, targets: Any) -> Any:
     import jax.numpy as jnp
 
-    estimate = reduce(lambda below, layer: layer @ below, layers)
+    estimate = layer_product(layers)
     seen = operators * estimate if operators.ndim == 2 else jnp.tensordot(operators, estimate)
     return 0.5 * jnp.sum((seen - targets) ** 2)
 
