@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,15 @@ class Problem:
         matrix = low_rank(rng, (rows, columns), rank)
         values = matrix + noise * rng.normal(size=matrix.shape)
         return cls(matrix, values, uniform(rng, matrix.shape, observed), rank)
+
+    @classmethod
+    def square(cls, size: int, rank: int, observed: int, seed: int) -> Self:
+        """Without noise, and with draws of its own: the README's figures of depth.py and nfa.py are of these."""
+        rng = np.random.default_rng(seed)
+        matrix = low_rank(rng, (size, size), rank)
+        mask = np.zeros(matrix.shape, bool)
+        mask.flat[rng.permutation(matrix.size)[:observed]] = True
+        return cls(matrix, matrix, mask, rank)
 
     @property
     def observed(self) -> sp.coo_array:
@@ -243,7 +252,9 @@ class Algorithm:
 # ---- options, tables, figures ---------------------------------------------------------------------------------------
 
 
-def options(document: str | None, quick: Mapping[str, Any], **full: Any) -> argparse.Namespace:
+def options(
+    document: str | None, quick: Mapping[str, Any], choices: Mapping[str, Iterable[str]] | None = None, **full: Any
+) -> argparse.Namespace:
     """Read the command line: one option for each setting, of the type of its default, and ``--quick``, ``--output``.
 
     Parameters
@@ -252,6 +263,8 @@ def options(document: str | None, quick: Mapping[str, Any], **full: Any) -> argp
         The script's docstring, shown by ``--help``.
     quick : mapping
         What the settings are with ``--quick``, unless given.
+    choices : mapping, optional
+        What a setting, or each of its several values, may be.
     **full
         What they are without it; a tuple is an option of several values.
     """
@@ -261,8 +274,13 @@ def options(document: str | None, quick: Mapping[str, Any], **full: Any) -> argp
     for name, value in full.items():
         several = isinstance(value, tuple)
         told = f"default {_text(value)}" + (f", quick {_text(quick[name])}" if name in quick else "")
-        kind = type(value[0] if several else value)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, nargs="+" if several else None, help=told)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(value[0] if several else value),
+            nargs="+" if several else None,
+            choices=(choices or {}).get(name),
+            help=told,
+        )
     given = parser.parse_args()
     for name, value in full.items():
         if getattr(given, name) is None:
@@ -289,11 +307,14 @@ def show(rows: Sequence[Row]) -> None:
 
 @contextmanager
 def figure(folder: Path, name: str, panels: int = 1) -> Iterator[list[Any]]:
-    """Give the axes of ``panels`` panels side by side, and write them to ``name``.png, with a legend where one is."""
+    """Give the axes of ``panels`` panels side by side, and write them to ``name``.png.
+
+    What has labels gets a legend, unless it was given one.
+    """
     drawn, axes = plt.subplots(1, panels, figsize=(5.5 * panels, 4.2), squeeze=False, layout="constrained")
     yield list(axes[0])
     for panel in axes[0]:
-        if panel.get_legend_handles_labels()[0]:
+        if panel.get_legend_handles_labels()[0] and panel.get_legend() is None:
             panel.legend(fontsize="small")
     drawn.savefig(folder / f"{name}.png", dpi=120)
     plt.close(drawn)

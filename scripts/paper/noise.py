@@ -62,6 +62,7 @@ def main() -> int:
     given = options(
         __doc__,
         {"size": 16, "rank": 1, "levels": (0.1,), "seeds": 1, "methods": ("lin-RFM", "deep 2", "ALS")},
+        {"methods": (*METHODS, DEFAULTS)},
         size=50,
         rank=3,
         levels=(0.01, 0.03, 0.1, 0.3, 1.0),

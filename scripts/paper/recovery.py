@@ -67,6 +67,7 @@ def main() -> int:
             "oversampling": (4.0,),
             "methods": ("rfmdist", "lin-RFM", "IRLS-0", "deep 3", "nuclear norm"),
         },
+        {"methods": METHODS},
         size=(40, 80),
         rank=(1, 2, 3, 5),
         seeds=10,

@@ -1,6 +1,6 @@
 """How many Gaussian measurements each method needs to recover a matrix of low rank.
 
-    python scripts/paper/sensing.py [--quick] [--trials 10] [--output build/paper]
+    python scripts/paper/sensing.py [--quick] [--output FOLDER]
 
 Claim (arXiv 2401.04553): lin-RFM recovers low-rank matrices from fewer linear measurements than the
 minimum nuclear norm does, and the minimum norm does not recover them at all. Matrices of n × n and rank r, the product
@@ -8,36 +8,30 @@ of two Gaussian factors, are measured by N Gaussian matrices without noise, N fr
 degrees of freedom, short of the n² that determine any matrix. A trial succeeds if the relative error in the Frobenius
 norm is below 1e-3. Methods: `LinearSensing` by its defaults with power 1/4 (the nuclear norm by reweighting), 1/2 (the
 log-determinant) and 1 (p = −2); the minimum norm; and the minimum nuclear norm by Douglas-Rachford splitting, since
-reweighting comes near that only slowly. Writes sensing.csv, a row a method and N, and sensing.png. ``--quick`` is for
-small matrices and few trials, in seconds.
+reweighting comes near that only slowly. Writes sensing.csv, a row a method and N, and sensing.png.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from common import Matrix, Row, degrees_of_freedom, figure, low_rank, options, write
 
 from rfmdist import LinearSensing
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-LIMIT = 1e-3
+RECOVERED = 1e-3
 """Relative error below which a matrix is recovered."""
 SPLITTING_STEPS, SPLITTING_TOLERANCE = 5000, 1e-6
 POWERS = {"power 1/4": 0.25, "power 1/2": 0.5, "power 1": 1.0}
 METHODS = ("minimum norm", "minimum nuclear norm", *POWERS)
 
 
-def estimate(method: str, A: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+def estimate(method: str, A: Matrix, y: Matrix) -> Matrix:
     """Give a method's matrix."""
     if method == "minimum norm":
         return np.linalg.lstsq(A.reshape(len(A), -1), y, rcond=None)[0].reshape(A.shape[1:])
@@ -48,13 +42,13 @@ def estimate(method: str, A: NDArray[np.float64], y: NDArray[np.float64]) -> NDA
         return LinearSensing(power=POWERS[method]).fit(A, y).coef_
 
 
-def nuclear_norm(A: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+def nuclear_norm(A: Matrix, y: Matrix) -> Matrix:
     """Give the matrix of least nuclear norm with these measurements, by Douglas-Rachford splitting."""
     table = A.reshape(len(A), -1)
     inverse = np.linalg.pinv(table)
     shape = A.shape[1:]
 
-    def project(point: NDArray[np.float64]) -> NDArray[np.float64]:
+    def project(point: Matrix) -> Matrix:
         return point + (inverse @ (y - table @ point.ravel())).reshape(shape)
 
     found = point = project(np.zeros(shape))
@@ -72,73 +66,68 @@ def nuclear_norm(A: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.f
 def errors(size: int, rank: int, count: int, seed: int) -> dict[str, float]:
     """Give the relative error of every method on one problem."""
     rng = np.random.default_rng((size, rank, count, seed))
-    matrix = rng.normal(size=(size, rank)) @ rng.normal(size=(rank, size))
+    matrix = low_rank(rng, (size, size), rank)
     A = rng.normal(size=(count, size, size))
     y = np.tensordot(A, matrix, 2)
     norm = np.linalg.norm(matrix)
     return {method: float(np.linalg.norm(estimate(method, A, y) - matrix) / norm) for method in METHODS}
 
 
-def sweep(problems: Iterable[tuple[int, int]], ratios: Iterable[float], trials: int) -> pd.DataFrame:
+def sweep(problems: Iterable[tuple[int, int]], ratios: Iterable[float], trials: int) -> list[Row]:
     """Give a row for every size, rank, number of measurements and method."""
-    rows = []
+    rows: list[Row] = []
     for (size, rank), ratio in product(problems, ratios):
-        freedom = rank * (2 * size - rank)
+        freedom = degrees_of_freedom(size, size, rank)
         count = round(ratio * freedom)
         if count >= size**2:
             continue
-        found = pd.DataFrame([errors(size, rank, count, seed) for seed in range(trials)])
-        for method in METHODS:
-            rows.append(
-                {
-                    "size": size,
-                    "rank": rank,
-                    "measurements": count,
-                    "ratio": count / freedom,
-                    "method": method,
-                    "success": float((found[method] < LIMIT).mean()),
-                    "median_error": float(found[method].median()),
-                    "trials": trials,
-                }
-            )
-        told = ", ".join(f"{method} {np.mean(found[method] < LIMIT):.2f}" for method in METHODS)
+        trial = [errors(size, rank, count, seed) for seed in range(trials)]
+        found = {method: np.array([each[method] for each in trial]) for method in METHODS}
+        about = {"size": size, "rank": rank, "measurements": count, "ratio": count / freedom}
+        rows += [about | {"method": method} | scored(found[method]) for method in METHODS]
+        told = ", ".join(f"{method} {np.mean(found[method] < RECOVERED):.2f}" for method in METHODS)
         print(f"{size} × {size}, rank {rank}, {count} measurements ({ratio:g} ×): {told}", flush=True)
-    return pd.DataFrame(rows)
+    return rows
 
 
-def write(table: pd.DataFrame, folder: Path) -> None:
+def scored(found: Matrix) -> Row:
+    """Tell of a method's errors, one a trial, how many are of recovered matrices."""
+    return {
+        "success": float(np.mean(found < RECOVERED)),
+        "median_error": float(np.median(found)),
+        "trials": len(found),
+    }
+
+
+def written(rows: Sequence[Row], folder: Path) -> None:
     """Write the table and its picture, a panel for every size and rank."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "sensing.csv", index=False)
-    groups = list(table.groupby(["size", "rank"]))
-    figure, panels = plt.subplots(1, len(groups), figsize=(3.2 * len(groups), 3), sharey=True, squeeze=False)
-    for panel, ((size, rank), part) in zip(panels[0], groups, strict=True):
-        for method in METHODS:
-            line = part[part["method"] == method]
-            panel.plot(line["measurements"], line["success"], marker="o", label=method)
-        panel.axvline(rank * (2 * size - rank), color="grey", linestyle=":")
-        panel.set(title=f"{size} × {size}, rank {rank}", xlabel="measurements")
-    panels[0][0].set_ylabel(f"share with error < {LIMIT:g}")
-    panels[0][0].legend()
-    figure.tight_layout()
-    figure.savefig(folder / "sensing.png", dpi=150)
-    plt.close(figure)
+    write(folder, "sensing", rows)
+    groups = list(dict.fromkeys((row["size"], row["rank"]) for row in rows))
+    with figure(folder, "sensing", len(groups)) as panels:
+        for panel, (size, rank) in zip(panels, groups, strict=True):
+            for method in METHODS:
+                line = [row for row in rows if (row["size"], row["rank"], row["method"]) == (size, rank, method)]
+                points = [[row[key] for row in line] for key in ("measurements", "success")]
+                panel.plot(*points, marker="o", label=method)
+            panel.axvline(degrees_of_freedom(size, size, rank), color="grey", linestyle=":")
+            panel.set(title=f"{size} × {size}, rank {rank}", xlabel="measurements")
+            panel.set_ylim(-0.03, 1.03)
+        panels[0].set_ylabel(f"share with error < {RECOVERED:g}")
 
 
-def main() -> None:
+def main() -> int:
     """Sweep and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small matrices, few trials")
-    parser.add_argument("--trials", type=int, default=10)
-    parser.add_argument("--output", type=Path, default=Path("build/paper"))
-    options = parser.parse_args()
-    if options.quick:
-        table = sweep([(10, 1)], [1.2, 1.6, 2, 3, 4], trials=min(options.trials, 3))
-    else:
-        problems = list(product((20, 30), (1, 2, 3)))
-        table = sweep(problems, [1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2, 2.5, 3, 4], options.trials)
-    write(table, options.output)
+    given = options(
+        __doc__,
+        {"sizes": (10,), "ranks": (1,), "ratios": (1.2, 1.6, 2, 3, 4), "trials": 3},
+        sizes=(20, 30),
+        ranks=(1, 2, 3),
+        ratios=(1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2, 2.5, 3, 4),
+        trials=10,
+    )
+    written(sweep(list(product(given.sizes, given.ranks)), given.ratios, given.trials), given.output)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

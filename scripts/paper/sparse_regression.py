@@ -2,7 +2,7 @@
 
     python scripts/paper/sparse_regression.py [--quick] [--features 500] [--sparsities 5 10 20] [--ratios 1 2 ... 8]
                                               [--coefficients gaussian|signs] [--seeds 10] [--steps 20000]
-                                              [--methods ...] [--output build/paper]
+                                              [--methods ...] [--output FOLDER]
 
 y = X w without noise: X Gaussian, the nonzero entries of w in random places, Gaussian or, which is harder for all that
 is not convex, of random sign and size 1 (``--coefficients signs``); samples are ``--ratios`` times the nonzero entries.
@@ -24,26 +24,20 @@ method recovers 9 of 10; sparse_regression.csv and .png are written to ``--outpu
 
 from __future__ import annotations
 
-import argparse
-import csv
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
+from common import Row, figure, options, write
 from sklearn.linear_model import LassoCV, lasso_path
 
 from rfmdist import SparseRegression
 from rfmdist.baselines.diagonal_network import DiagonalNetwork
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-QUICK = {"features": 200, "sparsities": [5, 10], "ratios": [3.0, 3.5, 4.0, 5.0, 7.0], "seeds": 3, "steps": 1000}
-FULL = {"features": 500, "sparsities": [5, 10, 20], "ratios": [1.5, 2, 2.5, 3, 4, 5, 6, 8], "seeds": 10, "steps": 20000}
 STARTS = {2: (1e-2, 1e-3), 3: (0.1, 0.05)}
 """Initialisations of the networks, by depth: with smaller ones few entries leave the start in the steps given."""
 SUCCESS = 0.9
@@ -97,30 +91,16 @@ METHODS: dict[str, Callable[[Problem, int], np.ndarray]] = {
 }
 
 
-def sweep(options: argparse.Namespace) -> list[dict[str, float | str]]:
+def sweep(given: Namespace) -> list[Row]:
     """Run all methods on all problems, and print a line for each sparsity, number of samples and method."""
-    rows: list[dict[str, float | str]] = []
-    for sparsity in options.sparsities:
-        for samples in dict.fromkeys(round(ratio * sparsity) for ratio in options.ratios):
-            shape = samples, options.features, sparsity
-            problems = [Problem.draw(*shape, options.coefficients, seed) for seed in range(options.seeds)]
-            print(f"{options.features} features, {sparsity} nonzero ({options.coefficients}), {samples} samples")
-            for name in options.methods:
-                started = time.perf_counter()
-                found = [METHODS[name](problem, options.steps) for problem in problems]
-                seconds = (time.perf_counter() - started) / len(problems)
-                left = [
-                    np.linalg.norm(p.X @ w - p.y) / np.linalg.norm(p.y) for p, w in zip(problems, found, strict=True)
-                ]
-                row = {
-                    "method": name,
-                    "sparsity": sparsity,
-                    "samples": samples,
-                    "recovered": float(np.mean([p.recovered(w) for p, w in zip(problems, found, strict=True)])),
-                    "error": float(np.median([p.error(w) for p, w in zip(problems, found, strict=True)])),
-                    "residual": float(np.median(left)),
-                    "seconds": seconds,
-                }
+    rows: list[Row] = []
+    for sparsity in given.sparsities:
+        for samples in dict.fromkeys(round(ratio * sparsity) for ratio in given.ratios):
+            shape = samples, given.features, sparsity
+            problems = [Problem.draw(*shape, given.coefficients, seed) for seed in range(given.seeds)]
+            print(f"{given.features} features, {sparsity} nonzero ({given.coefficients}), {samples} samples")
+            for name in given.methods:
+                row = {"method": name, "sparsity": sparsity, "samples": samples} | scored(name, problems, given.steps)
                 rows.append(row)
                 print(
                     f"  {name:12} supports {row['recovered']:4.0%}  median error {row['error']:.0e}"
@@ -130,7 +110,21 @@ def sweep(options: argparse.Namespace) -> list[dict[str, float | str]]:
     return rows
 
 
-def fewest(rows: list[dict[str, float | str]], name: str, sparsity: int) -> float:
+def scored(name: str, problems: Sequence[Problem], steps: int) -> Row:
+    """Run a method on the problems of one size."""
+    started = time.perf_counter()
+    found = [METHODS[name](problem, steps) for problem in problems]
+    seconds = (time.perf_counter() - started) / len(problems)
+    pairs = list(zip(problems, found, strict=True))
+    return {
+        "recovered": float(np.mean([p.recovered(w) for p, w in pairs])),
+        "error": float(np.median([p.error(w) for p, w in pairs])),
+        "residual": float(np.median([np.linalg.norm(p.X @ w - p.y) / np.linalg.norm(p.y) for p, w in pairs])),
+        "seconds": seconds,
+    }
+
+
+def fewest(rows: Sequence[Row], name: str, sparsity: int) -> float:
     """Fewest samples of the sweep from which on, to its end, a method recovers; inf if none."""
     mine = [row for row in rows if row["method"] == name and row["sparsity"] == sparsity]
     enough = np.inf
@@ -141,56 +135,44 @@ def fewest(rows: list[dict[str, float | str]], name: str, sparsity: int) -> floa
     return float(enough)
 
 
-def draw(rows: list[dict[str, float | str]], options: argparse.Namespace) -> None:
+def draw(rows: Sequence[Row], given: Namespace) -> None:
     """Draw the shares of supports recovered over the samples, a panel for each sparsity."""
-    figure, axes = plt.subplots(1, len(options.sparsities), squeeze=False, sharey=True, layout="constrained")
-    figure.set_size_inches(4.5 * len(options.sparsities), 3.5)
-    for axis, sparsity in zip(axes[0], options.sparsities, strict=True):
-        for name in options.methods:
-            mine = [row for row in rows if row["method"] == name and row["sparsity"] == sparsity]
-            axis.plot([row["samples"] for row in mine], [row["recovered"] for row in mine], marker="o", label=name)
-        axis.set(xlabel="samples", title=f"{sparsity} of {options.features} coefficients nonzero")
-    axes[0, 0].set_ylabel("share of supports recovered")
-    axes[0, -1].legend(fontsize=7)
-    figure.savefig(options.output / "sparse_regression.png", dpi=150)
-    plt.close(figure)
+    with figure(given.output, "sparse_regression", len(given.sparsities)) as panels:
+        for panel, sparsity in zip(panels, given.sparsities, strict=True):
+            for name in given.methods:
+                mine = [row for row in rows if row["method"] == name and row["sparsity"] == sparsity]
+                panel.plot([row["samples"] for row in mine], [row["recovered"] for row in mine], marker="o", label=name)
+            panel.set(
+                xlabel="samples", title=f"{sparsity} of {given.features} coefficients nonzero", ylim=(-0.03, 1.03)
+            )
+        panels[0].set_ylabel("share of supports recovered")
 
 
-def parse() -> argparse.Namespace:
-    """Read the command line; what is not given is that of a quick or a full run."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--quick", action="store_true", help="a small sweep, some seconds")
-    arguments.add_argument("--features", type=int)
-    arguments.add_argument("--sparsities", type=int, nargs="+")
-    arguments.add_argument("--ratios", type=float, nargs="+", help="samples over nonzero coefficients")
-    arguments.add_argument("--coefficients", choices=("gaussian", "signs"), default="gaussian")
-    arguments.add_argument("--seeds", type=int)
-    arguments.add_argument("--steps", type=int, help="of gradient descent, at most")
-    arguments.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    arguments.add_argument("--output", type=Path, default=Path("build/paper"))
-    options = arguments.parse_args()
-    for name, value in (QUICK if options.quick else FULL).items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    return options
-
-
-def main() -> None:
-    options = parse()
+def main() -> int:
+    """Sweep, tell the fewest samples, write."""
+    given = options(
+        __doc__,
+        {"features": 200, "sparsities": (5, 10), "ratios": (3.0, 3.5, 4.0, 5.0, 7.0), "seeds": 3, "steps": 1000},
+        {"coefficients": ("gaussian", "signs"), "methods": METHODS},
+        features=500,
+        sparsities=(5, 10, 20),
+        ratios=(1.5, 2, 2.5, 3, 4, 5, 6, 8),
+        coefficients="gaussian",
+        seeds=10,
+        steps=20000,
+        methods=tuple(METHODS),
+    )
     warnings.simplefilter("ignore")  # what has not settled shows in the row
-    rows = sweep(options)
+    rows = sweep(given)
     print(f"\nfewest samples of the sweep from which on {SUCCESS:.0%} of supports are recovered")
-    for name in options.methods:
-        found = "  ".join(f"{fewest(rows, name, sparsity):6.0f}" for sparsity in options.sparsities)
+    for name in given.methods:
+        found = "  ".join(f"{fewest(rows, name, sparsity):6.0f}" for sparsity in given.sparsities)
         print(f"  {name:12} {found}")
-    print(f"  {'of':12} {'  '.join(f'{sparsity:6d}' for sparsity in options.sparsities)} nonzero coefficients")
-    options.output.mkdir(parents=True, exist_ok=True)
-    with (options.output / "sparse_regression.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    draw(rows, options)
+    print(f"  {'of':12} {'  '.join(f'{sparsity:6d}' for sparsity in given.sparsities)} nonzero coefficients")
+    write(given.output, "sparse_regression", rows)
+    draw(rows, given)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
