@@ -25,7 +25,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -77,8 +77,10 @@ def main() -> int:
     rows: list[Row] = []
     for size in given.size:
         for rank in given.rank:
-            rows += [row for name in given.methods for row in counts_of(name, size, rank, given)]
-            write(given.output, "recovery", rows)  # kept if a later one is interrupted
+            for name in given.methods:
+                for row in counts_of(name, size, rank, given):
+                    rows.append(row)
+                    write(given.output, "recovery", rows)  # kept if a later one is interrupted
     fewest = [fewest_of(rows, size, rank, name) for size in given.size for rank in given.rank for name in given.methods]
     show(fewest)
     write(given.output, "recovery_fewest", fewest)
@@ -87,9 +89,8 @@ def main() -> int:
     return 0
 
 
-def counts_of(name: str, size: int, rank: int, given: Namespace) -> list[Row]:
+def counts_of(name: str, size: int, rank: int, given: Namespace) -> Iterator[Row]:
     """Run a method on falling counts of observed entries, until it recovers nothing."""
-    rows = []
     for times in sorted(given.oversampling, reverse=True):
         observed = round(times * degrees_of_freedom(size, size, rank))
         if observed >= size * size:
@@ -97,22 +98,20 @@ def counts_of(name: str, size: int, rank: int, given: Namespace) -> list[Row]:
         problems = [Problem.draw(size, size, rank, observed, np.random.default_rng(s)) for s in range(given.seeds)]
         started = time.perf_counter()
         errors = [problem.error(completed(METHODS[name](rank), problem.observed)) for problem in problems]
-        rows.append(
-            {
-                "size": size,
-                "rank": rank,
-                "method": name,
-                "observed": observed,
-                "times_freedom": times,
-                "possible": float(np.mean([possible(problem) for problem in problems])),
-                "recovered": float(np.mean(np.array(errors) < LIMIT)),
-                "median_error": float(np.median(errors)),
-                "seconds": (time.perf_counter() - started) / given.seeds,
-            }
-        )
-        if rows[-1]["recovered"] == 0:
-            break
-    return rows
+        recovered = float(np.mean(np.array(errors) < LIMIT))
+        yield {
+            "size": size,
+            "rank": rank,
+            "method": name,
+            "observed": observed,
+            "times_freedom": times,
+            "possible": float(np.mean([possible(problem) for problem in problems])),
+            "recovered": recovered,
+            "median_error": float(np.median(errors)),
+            "seconds": (time.perf_counter() - started) / given.seeds,
+        }
+        if not recovered:
+            return
 
 
 def possible(problem: Problem) -> bool:
