@@ -154,17 +154,14 @@ class OnClient:
         homes = self._homes()
         most = FAN if len(groups) >= CHAINS * FAN * len(homes) else 1  # groups that one task may take
         placed = {group: homes[k * len(homes) // len(groups)] for k, group in enumerate(groups) if homes}
-
-        def submit(handles: list[Any]) -> list[Any]:
-            return [self._client.compute(_tree(function, groups, handles, placed, most), optimize_graph=False)]
-
-        return self._computed(submit, shared)[0]
+        return self._computed(lambda handles: [_tree(function, groups, handles, placed, most)], shared)[0]
 
     def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
-        def submit(handles: list[Any]) -> list[Any]:
-            return [self._client.submit(_run_panel, function, p, *handles, pure=False) for p in panels]
+        from dask import delayed
 
-        return self._computed(submit, [self.publish(value) for value in shared])
+        run = delayed(_run_panel, pure=False)
+        published = [self.publish(value) for value in shared]
+        return self._computed(lambda handles: [run(function, panel, *handles) for panel in panels], published)
 
     def _homes(self) -> list[str]:
         """Address of a worker for each of the cluster's threads, neighbours together.
@@ -175,9 +172,10 @@ class OnClient:
         threads = self._client.nthreads()
         return [address for address in sorted(threads) for _ in range(threads[address])]
 
-    def _computed(self, submit: Callable[[list[Any]], list[Any]], shared: Sequence[Any]) -> list[Any]:
-        """Submit tasks and gather their results.
+    def _computed(self, tasks: Callable[[list[Any]], list[Any]], shared: Sequence[Any]) -> list[Any]:
+        """Send tasks as one graph and gather their results.
 
+        That costs client and scheduler less than half of what tasks cost that are submitted one by one.
         Dask runs a lost task again, but what a client scattered cannot be made again by the cluster: when a
         lost worker held the last copy of it, the step is sent anew.
         """
@@ -186,8 +184,7 @@ class OnClient:
 
         for _ in range(ATTEMPTS):
             try:
-                futures = submit([self._handle(value) for value in shared])
-                return list(self._client.gather(futures, direct=self._direct))
+                return self._sent_and_gathered(tasks, shared)
             except KilledWorker:
                 raise RfmdistError(
                     "the cluster gave up a task after it had ended several workers; give each worker more memory"
@@ -203,6 +200,12 @@ class OnClient:
                 with suppress(TimeoutError):  # the next attempt then tells
                     self._client.wait_for_workers(1, timeout=RESTART_SECONDS)
         raise RfmdistError(f"the cluster lost its workers {ATTEMPTS} times in one step; see that they stay up")
+
+    def _sent_and_gathered(self, tasks: Callable[[list[Any]], list[Any]], shared: Sequence[Any]) -> list[Any]:
+        """One attempt, in a frame of its own: no name holds futures of a lost step while workers are waited for."""
+        wanted = tasks([self._handle(value) for value in shared])
+        futures = self._client.compute(wanted, optimize_graph=False)
+        return list(self._client.gather(futures, direct=self._direct))
 
     def _handle(self, value: Any) -> Any:
         """Return what stands for ``value`` in a task; large values are sent once, workers pass them on."""
@@ -267,10 +270,7 @@ def sums_held(groups: int) -> int:
 def _tree(
     function: Callable[..., Any], groups: Sequence[Group], handles: list[Any], placed: dict[Group, str], most: int
 ) -> Any:
-    """Return the sum over ``groups`` as one graph of tasks, up to ``most`` groups of one home in one of them.
-
-    One graph costs client and scheduler less than half of what its tasks cost that are submitted one by one.
-    """
+    """Return the sum over ``groups`` as tasks, up to ``most`` groups of one home in one of them."""
     from dask import annotate, delayed
 
     home = placed.get(groups[0])
