@@ -329,8 +329,10 @@ class FailingClient:
         self.scattered = 0
 
     def scatter(self, value: Any, **_: Any) -> Any:
-        """Take data."""
+        """Take data, but not where no worker can be called."""
         self.scattered += 1
+        if type(self.error) is OSError:
+            raise self.error
         return value
 
     def compute(self, *_: Any, **__: Any) -> None:
@@ -355,6 +357,7 @@ class FailingClient:
         (KilledWorker("task", None, 3), "gave up a task after it had ended several workers", 1),
         (CancelledError(), "the cluster lost its workers 3 times in one step", 3),
         (CommClosedError(), "the cluster lost its workers 3 times in one step", 3),
+        (OSError("no answer"), "the cluster lost its workers 3 times in one step", 3),
     ],
 )
 def test_what_a_cluster_cannot_do_is_one_sentence(error: Any, message: str, sendings: int) -> None:

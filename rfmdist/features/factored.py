@@ -34,8 +34,8 @@ HEAVY = 1 << 16
 """Entries beyond which a row's Gram matrix is summed by several threads."""
 CROSS_PANEL_BYTES, CROSS_PANELS = 1 << 18, (16, 64)
 """A panel of R'B stays in a core's cache; at least 16 share the work among threads, more than 64 only cost."""
-TALL = 1 << 14
-"""Rows of a tall array that are multiplied at once."""
+TALL = 1 << 12
+"""Rows of a tall array that are multiplied at once: in float64 a core's cache holds them at rank 32."""
 PIVOT = 1e-4
 """Least pivot of a row's or column's system, in units of a typical one's, that still determines it: errors of the
 features grow at most a hundredfold in it. Of 500 × 500, rank 5, at 1.4 and 1.1 times the degrees of freedom it flags

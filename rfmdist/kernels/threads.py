@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,11 +17,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 _lock = Lock()
 _users = 0
 _limits: Any = None
+_found: tuple[int, ThreadpoolController] | None = None
+"""The libraries of this process, and how many modules it had when they were looked up, which takes a millisecond."""
 _keeper = ThreadPoolExecutor(1, thread_name_prefix="rfmdist-blas")
 """Sets and restores the limit: OpenBLAS obeys one Python thread at a time, and callers come from many."""
 
@@ -53,7 +56,10 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def _limit() -> Any:
-    return threadpool_limits(1, "blas").__enter__()
+    global _found
+    if _found is None or _found[0] != len(sys.modules):  # a library comes with a module
+        _found = len(sys.modules), ThreadpoolController()
+    return _found[1].limit(limits=1, user_api="blas").__enter__()
 
 
 class Threads:
