@@ -31,6 +31,12 @@ import heavy_tailed
 import rfmdist
 from rfmdist.observations.kept import KeptBlocks
 
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+}
+"""What cluster/README.md advises for workers that have every core."""
 SETTINGS = {
     "features": "factored", "ridge": 0.5, "replacement": 1.0, "indicators": 0, "ridge_by_count": 0, "row_scale": 0,
     "side_weight": 0, "tol": 0.0, "validation_fraction": 0.0, "refit": False,
@@ -121,9 +127,11 @@ def stream(store: Path, options: argparse.Namespace) -> dict[str, float]:
 @contextmanager
 def cluster(workers: int) -> Iterator[Any]:
     """Give a client of so many worker processes of one thread."""
+    import dask
     from distributed import Client, LocalCluster
 
     with (
+        dask.config.set(QUIET),
         LocalCluster(
             n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
         ) as local,
