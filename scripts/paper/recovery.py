@@ -5,7 +5,9 @@
 Claims: lin-RFM needs up to thousands fewer observed entries than deep linear networks, and fewer than nuclear norm
 minimisation; at α = 1/2 it does as well as IRLS-0. Gaussian factors, entries observed uniformly at random, in multiples
 of the degrees of freedom r (m + n − r); recovered means a relative mean square error of the unobserved entries below
-1e-3, as in the authors' code. Counts fall until a method recovers nothing; smaller ones are then not tried.
+1e-3, as in the authors' code. Counts fall until a method recovers nothing; smaller ones are then not tried. A mask that
+leaves the matrix undetermined even to who knows the rank is drawn again, so that methods are compared and not chance;
+counts at which 1,000 masks in a row are such are not tried.
 
     rfmdist           LinRFM(noise=0): both sides, the rank found and cut, finished by variable projection
     lin-RFM, sides    exact features of rows and columns in turns, settings chosen on held-out observed entries
@@ -17,7 +19,7 @@ of the degrees of freedom r (m + n − r); recovered means a relative mean squar
 
 The figure shows, for each method against the rank, the fewest observed entries from which at least 90 % of the draws
 are recovered (and from all greater counts too); the dotted line is the degrees of freedom. recovery.csv has every
-count, recovery_fewest.csv the fewest. "possible" is the share of masks with enough entries in each row and column.
+count, recovery_fewest.csv the fewest. "determined" is the share of masks drawn that determine the matrix.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,8 @@ from rfmdist.deep import DeepLinRFM
 
 ENOUGH = 0.9
 """Share of the draws that must be recovered."""
+MOST_DRAWS = 1000
+"""Masks drawn for one problem."""
 METHODS: dict[str, Callable[[int], Any]] = {
     "rfmdist": lambda rank: LinRFM(noise=0, **PURE),
     "lin-RFM, sides": lambda rank: LinRFM(features="dense", sides="both", **PURE),
@@ -95,7 +100,10 @@ def counts_of(name: str, size: int, rank: int, given: Namespace) -> Iterator[Row
         observed = round(times * degrees_of_freedom(size, size, rank))
         if observed >= size * size:
             continue
-        problems = [Problem.draw(size, size, rank, observed, np.random.default_rng(s)) for s in range(given.seeds)]
+        drawn = [determined(size, rank, observed, seed) for seed in range(given.seeds)]
+        problems = [problem for problem, _ in drawn if problem is not None]
+        if len(problems) < given.seeds:
+            return
         started = time.perf_counter()
         errors = [problem.error(completed(METHODS[name](rank), problem.observed)) for problem in problems]
         recovered = float(np.mean(np.array(errors) < LIMIT))
@@ -105,7 +113,7 @@ def counts_of(name: str, size: int, rank: int, given: Namespace) -> Iterator[Row
             "method": name,
             "observed": observed,
             "times_freedom": times,
-            "possible": float(np.mean([possible(problem) for problem in problems])),
+            "determined": given.seeds / sum(draws for _, draws in drawn),
             "recovered": recovered,
             "median_error": float(np.median(errors)),
             "seconds": (time.perf_counter() - started) / given.seeds,
@@ -114,9 +122,34 @@ def counts_of(name: str, size: int, rank: int, given: Namespace) -> Iterator[Row
             return
 
 
-def possible(problem: Problem) -> bool:
-    """Whether each row and column has as many observed entries as the rank, without which no method can succeed."""
-    return min(int(problem.mask.sum(axis=axis).min()) for axis in (0, 1)) >= problem.rank
+@cache
+def determined(size: int, rank: int, observed: int, seed: int) -> tuple[Problem | None, int]:
+    """Draw a problem whose mask determines the matrix, if `MOST_DRAWS` find one, and tell how many were drawn."""
+    rng = np.random.default_rng(seed)
+    for draw in range(MOST_DRAWS):
+        problem = Problem.draw(size, size, rank, observed, rng)
+        if is_determined(problem):
+            return problem, draw + 1
+    return None, MOST_DRAWS
+
+
+def is_determined(problem: Problem) -> bool:
+    """Whether no other matrix of the rank close by has these observed entries.
+
+    Entries of the matrices B U' change with B and U in as many directions as there are degrees of freedom; so must the
+    observed ones alone.
+    """
+    rank, (m, n) = problem.rank, problem.matrix.shape
+    if min(int(problem.mask.sum(axis=axis).min()) for axis in (0, 1)) < rank:
+        return False
+    left, size, right = np.linalg.svd(problem.matrix, full_matrices=False)
+    left, right = (part[:, :rank] * np.sqrt(size[:rank]) for part in (left, right.T))
+    (i, j), entries = np.nonzero(problem.mask), np.arange(problem.mask.sum())
+    change = np.zeros((len(entries), m + n, rank))
+    change[entries, i], change[entries, m + j] = right[j], left[i]
+    wide = change.reshape(len(entries), -1)
+    found = np.linalg.eigvalsh(wide @ wide.T if len(wide) < wide.shape[1] else wide.T @ wide)
+    return int(np.sum(found > len(found) * np.finfo(float).eps * found[-1])) >= degrees_of_freedom(m, n, rank)
 
 
 def fewest_of(rows: list[Row], size: int, rank: int, name: str) -> Row:
