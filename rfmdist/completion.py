@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rfmdist import serving
 from rfmdist.engine import work
-from rfmdist.engine.plan import equal_groups
+from rfmdist.engine.groups import equal_groups
 from rfmdist.engine.run import Executor, executor
 from rfmdist.errors import InputError
 from rfmdist.features.protocol import Features, Scores, Step

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rfmdist.engine.calibrate import warm
 from rfmdist.engine.memory import FRESH, FRESH_WORKER
-from rfmdist.engine.plan import NOTHING, Additions, Machine, Plan, make_plan
+from rfmdist.engine.plan import NOTHING, Additions, Machine, Plan
+from rfmdist.engine.planner import make_plan
 from rfmdist.features.augmented import Extras
 from rfmdist.machine import parse_size, resident_bytes, steady_memory
 from rfmdist.observations.store import Observations

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfmdist.engine.plan import FACTORED_ENTRIES, Plan, equal_groups
+from rfmdist.engine.groups import FACTORED_ENTRIES, equal_groups
+from rfmdist.engine.plan import Plan
 from rfmdist.engine.run import Executor
 from rfmdist.features.augmented import AugmentedFeatures, Extras, Margin
 from rfmdist.features.dense import DenseFeatures

@@ -20,7 +20,9 @@ from rfmdist.completion import Completion
 from rfmdist.cores import Core, all_rows, cores, counted, determined_rows, extended
 from rfmdist.engine import work
 from rfmdist.engine.elimination import Basis, Block, Floats
-from rfmdist.engine.plan import FACTORED_ENTRIES, Plan, equal_groups, most_recovered
+from rfmdist.engine.groups import FACTORED_ENTRIES, equal_groups
+from rfmdist.engine.plan import Plan
+from rfmdist.engine.planner import most_recovered
 from rfmdist.engine.run import Executor
 from rfmdist.features.augmented import Extras
 from rfmdist.features.factored import FactoredFeatures

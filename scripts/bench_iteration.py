@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from rfmdist import LinRFM, Observations, ingest
 from rfmdist.engine import work
-from rfmdist.engine.plan import plan_dense
+from rfmdist.engine.planner import plan_dense
 from rfmdist.engine.run import InProcess
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.protocol import Step

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from rfmdist.engine.plan import ENTRIES_PER_FEATURE, FACTORED_ENTRIES, group_number
+from rfmdist.engine.groups import ENTRIES_PER_FEATURE, FACTORED_ENTRIES, group_number
 from rfmdist.engine.run import FAN
 
 NODE_CORES, NODE_DISK, WORKER_BYTES = 16, 2e9, 4e9

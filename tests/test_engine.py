@@ -20,9 +20,8 @@ from distributed import Client, KilledWorker, LocalCluster
 from distributed.comm import CommClosedError
 
 from rfmdist import preparing
-from rfmdist.engine import plan as planning
+from rfmdist.engine import planner, work
 from rfmdist.engine import run as running
-from rfmdist.engine import work
 from rfmdist.engine.run import InProcess, OnClient, executor, sums_held
 from rfmdist.errors import RfmdistError
 from rfmdist.features import factored
@@ -91,9 +90,9 @@ def movielens(movielens_100k: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut even small problems into 7 groups, or more where features are factored; columns too."""
-    monkeypatch.setattr(planning, "SMALL_GROUPS", 7)
-    monkeypatch.setattr(planning, "ENTRIES_PER_FEATURE", 1)
-    for module in (planning, preparing):
+    monkeypatch.setattr(planner, "SMALL_GROUPS", 7)
+    monkeypatch.setattr(planner, "ENTRIES_PER_FEATURE", 1)
+    for module in (planner, preparing):
         monkeypatch.setattr(module, "FACTORED_ENTRIES", 500)
 
 
@@ -207,7 +206,7 @@ def test_same_bits_on_movielens(
     movielens: Observations, client: Client, kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Features after 3 iterations on MovieLens 100K are the same bits in process and on 1, 2 and 4 workers."""
-    for module in (planning, preparing):
+    for module in (planner, preparing):
         monkeypatch.setattr(module, "FACTORED_ENTRIES", 20_000)
     given = {**kind, "offsets": "both"}
     assert same(fitted(movielens, **given), fitted(movielens, client, **given))

@@ -21,19 +21,11 @@ from hypothesis import strategies as st
 
 import rfmdist
 from rfmdist.completion import Completion
-from rfmdist.engine import plan as planning
+from rfmdist.engine import planner
+from rfmdist.engine.groups import GROUPS, MOST_GROUPS, equal_groups, most_groups
 from rfmdist.engine.memory import Sizes, copy_room, copying, fit_memory, kept_need, worker_memory
-from rfmdist.engine.plan import (
-    GROUPS,
-    MOST_GROUPS,
-    Additions,
-    Machine,
-    equal_groups,
-    make_plan,
-    most_groups,
-    plan_dense,
-    plan_factored,
-)
+from rfmdist.engine.plan import Additions, Machine
+from rfmdist.engine.planner import make_plan, plan_dense, plan_factored
 from rfmdist.errors import InputError
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.machine import parse_size
@@ -103,7 +95,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def set_free(gib: float) -> None:
         memory = SimpleNamespace(available=int(gib * 2**30))
-        monkeypatch.setattr(planning.psutil, "virtual_memory", lambda: memory)
+        monkeypatch.setattr(planner.psutil, "virtual_memory", lambda: memory)
 
     return set_free
 
@@ -373,7 +365,7 @@ def uniform(rows: int, columns: int, each: int) -> Any:
 def measured(store: Path, given: dict[str, Any], output: Path) -> dict[str, Any]:
     """Give what a fit in a fresh process planned and took."""
     command = [sys.executable, str(Path(__file__).with_name("peaks.py")), str(store), json.dumps(given), str(output)]
-    place = {"PYTHONPATH": str(Path(planning.__file__).parents[2])}
+    place = {"PYTHONPATH": str(Path(planner.__file__).parents[2])}
     ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | place)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)

@@ -21,7 +21,7 @@ from rfmdist.cores import Core, core, counted
 from rfmdist.engine import elimination
 from rfmdist.engine import run as running
 from rfmdist.engine.elimination import Block
-from rfmdist.engine.plan import make_plan
+from rfmdist.engine.planner import make_plan
 from rfmdist.engine.run import InProcess
 from rfmdist.errors import InputError
 from rfmdist.features.factored import FactoredFeatures

@@ -16,7 +16,7 @@ from dask.sizeof import sizeof
 from distributed import Client, LocalCluster
 
 from rfmdist import preparing
-from rfmdist.engine import plan as planning
+from rfmdist.engine import planner
 from rfmdist.engine import run as running
 from rfmdist.engine.plan import Plan
 from rfmdist.engine.shelf import Files, Held, Returned
@@ -58,7 +58,7 @@ def client() -> Iterator[Client]:
 @pytest.fixture
 def many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut even small problems into several groups, of rows and of columns."""
-    for module in (planning, preparing):
+    for module in (planner, preparing):
         monkeypatch.setattr(module, "FACTORED_ENTRIES", 500)
 
 
@@ -238,9 +238,9 @@ def test_what_moves_is_counted_and_no_more_than_foreseen(
     sides: str, client: Client, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By Dask's own counters: at most a partial for all groups but one, and the features for each worker."""
-    for module in (planning, preparing):
+    for module in (planner, preparing):
         monkeypatch.setattr(module, "FACTORED_ENTRIES", 10_000)
-    monkeypatch.setattr(planning, "ENTRIES_PER_FEATURE", 1)
+    monkeypatch.setattr(planner, "ENTRIES_PER_FEATURE", 1)
     (m, n), rank = (3000, 20_000), 16
     matrix = sp.random_array((m, n), density=1e-3, rng=rng, format="csr")
     store = Observations.from_scipy(matrix, tmp_path / "wide.zarr")

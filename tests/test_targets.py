@@ -14,7 +14,7 @@ import pytest
 import scipy.sparse as sp
 
 from rfmdist.engine.memory import kept_need
-from rfmdist.engine.plan import plan_factored
+from rfmdist.engine.planner import plan_factored
 from rfmdist.errors import StoreError
 from rfmdist.observations.blocks import ALL_ROLES, FITTED_ROLES, Role, RowBlock
 from rfmdist.observations.kept import LEAST_FREE

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from rfmdist.engine.plan import Plan, Speed, plan_dense, plan_factored
+from rfmdist.engine.plan import Plan, Speed
+from rfmdist.engine.planner import plan_dense, plan_factored
 from rfmdist.errors import InputError
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import Role
