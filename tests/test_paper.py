@@ -66,6 +66,23 @@ def test_scripts_are_found() -> None:
     assert [name for name in SCRIPTS if f"{name}.py" not in told] == []
 
 
+def test_masks_that_leave_a_matrix_undetermined_are_told(common: Any) -> None:
+    """Rank one is determined where the entries connect all rows and columns, rank two not by r entries a row."""
+    import recovery
+
+    def told(mask: oracles.Matrix, rank: int) -> bool:
+        matrix = common.low_rank(np.random.default_rng(0), mask.shape, rank)
+        return bool(recovery.is_determined(common.Problem(matrix, matrix, mask.astype(bool), rank)))
+
+    stairs = np.eye(6) + np.eye(6, k=1)  # a path through all rows and columns, and as many entries as it needs
+    assert told(stairs, 1)
+    apart = np.kron(np.eye(2), np.ones((3, 3)))  # two blocks that do not meet
+    assert not told(apart, 1)
+    ring = stairs + np.eye(6, k=-5)  # two entries in each row and column, fewer than degrees of freedom
+    assert not told(ring, 2)
+    assert told(1 - np.eye(6), 2)
+
+
 @pytest.mark.parametrize(("power", "floor", "replacement"), [(0.5, 0.0, 1.0), (0.5, 0.1, 0.0), (1.0, 0.05, 1.0)])
 def test_transcription_is_the_oracle_s(
     common: Any, problem: oracles.Matrix, power: float, floor: float, replacement: float
