@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import repeat
 from typing import Any
@@ -93,14 +94,9 @@ def reading(plan: Plan, observations: Observations, seconds: float) -> float:
     block = observations.row_block(*ranges[len(ranges) // 2])
     folder = observations.scratch_folder()
     if plan.filed and folder is not None:
-        scratch = Scratch(folder)
-        try:
+        with suppress(StoreError), Scratch(folder).kept() as scratch:  # then a fit reads the store as well
             file = FiledValue.write(scratch, block)
             return _rate(lambda _: file.load().nbytes, repeat(0), seconds)
-        except StoreError:  # then a fit reads the store as well
-            pass
-        finally:
-            scratch.remove()
     whole = kept_need(replace(plan.sizes, share=1.0))[0] if plan.filed else observations.stored_bytes
     size = whole / observations.nnz  # bytes of an entry, as the plan counts what is read
     return _rate(lambda range_: len(observations.roles(observations.row_block(*range_))) * size, ranges, seconds)

@@ -13,7 +13,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from operator import add
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -240,16 +240,12 @@ def executor(client: Any = None, folder: str | None = None, stripe: int | None =
     What is large goes to the workers through files of ``folder``, which they see too; it is removed in the end. So do,
     here as there, features of the rows of which memory holds no more than a ``stripe`` of rows.
     """
-    scratch = None if folder is None else Scratch(folder)
-    try:
+    with nullcontext() if folder is None else Scratch(folder).kept() as scratch:
         if client is not None:
             yield OnClient(client, scratch, stripe)
             return
         with all_threads() as threads:
             yield InProcess(threads, scratch, stripe)
-    finally:
-        if scratch is not None:
-            scratch.remove()
 
 
 def _filed(scratch: Scratch, stripe: int | None) -> Files:

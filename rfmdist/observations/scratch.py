@@ -9,9 +9,11 @@ import shutil
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from glob import escape
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -19,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from rfmdist.errors import StoreError, UnreachableError, disk_error
+from rfmdist.observations.leftovers import in_use
 from rfmdist.observations.places import file_system, reaching
 
 Value = TypeVar("Value")
@@ -45,6 +48,20 @@ class Scratch:
 
     def __reduce__(self) -> tuple[type[Scratch], tuple[str]]:
         return Scratch, (self.folder,)
+
+    @contextmanager
+    def kept(self) -> Iterator[Self]:
+        """Remove the folder in the end, and first those that killed processes left beside it on a disk.
+
+        Their names differ from its own in the last part but one.
+        """
+        stem, _, ending = os.path.basename(self._path).rsplit(".", 2)
+        local = isinstance(self._system, LocalFileSystem)
+        with in_use(Path(self._path), f"{escape(stem)}.*.{ending}") if local else nullcontext():
+            try:
+                yield self
+            finally:
+                self.remove()
 
     def write(self, name: str, buffers: Iterable[Any]) -> None:
         """Write buffers one after the other as the file ``name``; it appears when it is whole.

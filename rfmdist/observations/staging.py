@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from rfmdist.errors import InputError, RfmdistError, disk_error
 from rfmdist.machine import cores, parse_size
 from rfmdist.observations.columns import PARTS
 from rfmdist.observations.layout import index_dtype
+from rfmdist.observations.leftovers import in_use
 from rfmdist.observations.sources import Table
 from rfmdist.observations.sql import TEXT_ID, WRONG, find_wrong, take_id, take_value
 
@@ -37,6 +38,8 @@ INTERRUPTED = re.compile(r"^(Query interrupted|INTERRUPT Error)")
 """What DuckDB says when Ctrl-C stops it."""
 LEAST = 200_000_000
 """Bytes of the rest without which DuckDB sorts nothing."""
+PREFIX = ".rfmdist-"
+"""Of the names of temporary folders."""
 BATCH = 1 << 18
 """Entries a batch of the sorted stream."""
 
@@ -113,10 +116,12 @@ class Stage:
         try:
             if where is not None:
                 where.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix=".rfmdist-", dir=where))
+            self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
         except OSError as error:
             raise disk_error(error, str(where)) from None
+        self._open = ExitStack()
         try:
+            self._open.enter_context(in_use(self._folder, f"{PREFIX}*"))
             with self._translated():
                 self._connection = duckdb.connect(
                     self._folder / "stage.duckdb",
@@ -141,6 +146,7 @@ class Stage:
         if hasattr(self, "_connection"):
             self._connection.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._open.close()
 
     def add(self, table: Table) -> None:
         """Take in all entries of a table; ids stay integers as long as all of them are.
