@@ -177,7 +177,8 @@ def compare(fewest: list[Row], given: Namespace) -> None:
             needs = {row["method"]: row["fewest"] for row in fewest if (row["size"], row["rank"]) == (size, rank)}
             networks = [needs[name] for name in NETWORKS if needs.get(name)]
             for name in [name for name in OURS if needs.get(name)]:
-                fewer = f"{min(networks) - needs[name]} fewer than" if networks else "while no count was enough for"
+                less = min(networks, default=0) - needs[name]
+                fewer = f"{abs(less)} {'fewer' if less >= 0 else 'more'} than" if networks else "no count is enough for"
                 print(f"{size} x {size}, rank {rank}: {name} needs {needs[name]} entries, {fewer} deep linear networks")
 
 
