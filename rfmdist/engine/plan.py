@@ -104,54 +104,64 @@ class Plan:
 
     Attributes
     ----------
-    features : {"dense", "factored"}
-        How P is kept.
-    sides : {"columns", "both"}
-        Whether rows are solved with features of the columns alone, or columns with features of the rows in turn.
-    rank : int
-        Columns of U that flops are counted for; n for dense features.
-    most_rank : int
-        The rank that "auto" may grow to within the memory; else the rank.
-    why : str
-        What decided, in a few words.
-    groups : tuple of (int, int)
-        Ranges of rows; a group is summed by one task. They depend on the row counts and the dtype only.
-    form : {"product", "gram"}
-        How a group of an exact fit sums the AGOP (see `DenseFeatures`).
-    slab_rows : int
-        Rows in flight within a group.
-    flops : float
-        Floating-point operations of one iteration.
-    feature_bytes : int
-        Bytes of P, or of U.
     sizes : Sizes
         What the memory is foreseen from.
     machine : Machine
         What a process may take.
-    kept_bytes : int
-        Most bytes of blocks of one order that are kept from one iteration to the next; 0 if they are read anew.
+    rank : int
+        Columns of U that flops are counted for; n for dense features.
+    groups : tuple of (int, int)
+        Ranges of rows; a group is summed by one task. They depend on the row counts and the dtype only.
+    slab_rows : int
+        Rows in flight within a group.
+    flops : float
+        Floating-point operations of one iteration.
     stored_bytes : int
         Bytes of the entries of one order as they lie in the store, compressed.
     filed : bool
         Whether blocks that memory has no room for are put in files beside the store as they are fitted, rather than
         decoded anew: where the store lies on a disk, and as far as that has room.
+    why : str
+        What decided, in a few words.
+    kept_bytes : int
+        Most bytes of blocks of one order that are kept from one iteration to the next; 0 if they are read anew.
     """
 
-    features: FeatureKind
-    sides: Sides
-    rank: int
-    most_rank: int
-    why: str
-    groups: tuple[tuple[int, int], ...]
-    form: Form
-    slab_rows: int
-    flops: float
-    feature_bytes: int
     sizes: Sizes
     machine: Machine
+    rank: int
+    groups: tuple[tuple[int, int], ...]
+    slab_rows: int
+    flops: float
+    stored_bytes: int
+    filed: bool
+    why: str = ""
     kept_bytes: int = 0
-    stored_bytes: int = 0
-    filed: bool = False
+
+    @property
+    def features(self) -> FeatureKind:
+        """How P is kept."""
+        return self.sizes.features
+
+    @property
+    def sides(self) -> Sides:
+        """Whether rows are solved with features of the columns alone, or columns with features of the rows in turn."""
+        return self.sizes.sides
+
+    @property
+    def form(self) -> Form:
+        """How a group of an exact fit sums the AGOP (see `DenseFeatures`)."""
+        return self.sizes.form
+
+    @property
+    def most_rank(self) -> int:
+        """The rank that "auto" may grow to within the memory; else the rank."""
+        return self.sizes.rank
+
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of P, or of U."""
+        return self.sizes.columns * self.rank * self.sizes.itemsize
 
     @cached_property
     def memory(self) -> Memory:

@@ -138,7 +138,7 @@ def plan_factored(
     power: float = 0.5,
 ) -> Plan:
     """Plan a fit with features of n × ``rank``, or for "auto" up to ``most``; groups do not depend on the rank."""
-    (m, n), itemsize, nnz = observations.shape, np.dtype(dtype).itemsize, observations.nnz
+    (m, n), nnz = observations.shape, observations.nnz
     most = min(most if rank == "auto" else rank, n)
     r = min(RANK, most) if rank == "auto" else most
     entries = FACTORED_ENTRIES if sides == "both" else max(FACTORED_ENTRIES, ENTRIES_PER_FEATURE * n)
@@ -155,22 +155,7 @@ def plan_factored(
         uneven=additions.uneven or bool(np.ptp(np.diff(observations.indptr)) == 0 if m else False),
         group_rows=max((stop - start for start, stop in groups), default=1),
     )
-    return Plan(
-        "factored",
-        sides,
-        r,
-        most,
-        "",
-        groups,
-        "product",
-        BLOCK_ROWS,
-        flops,
-        n * r * itemsize,
-        sizes,
-        machine or Machine.of(),
-        stored_bytes=observations.stored_bytes,
-        filed=observations.path is not None,
-    )
+    return _plan(observations, machine, sizes, r, groups, BLOCK_ROWS, flops)
 
 
 def plan_dense(
@@ -208,22 +193,21 @@ def plan_dense(
         held=additions.results,
         sums=sums_held(len(groups)),
     )
-    return Plan(
-        "dense",
-        sides,
-        n,
-        n,
-        "",
-        groups,
-        form,
-        slab_rows,
-        flops,
-        n * n * itemsize,
-        sizes,
-        machine or Machine.of(),
-        stored_bytes=observations.stored_bytes,
-        filed=observations.path is not None,
-    )
+    return _plan(observations, machine, sizes, n, groups, slab_rows, flops)
+
+
+def _plan(
+    observations: Observations,
+    machine: Machine | None,
+    sizes: Sizes,
+    rank: int,
+    groups: Sequence[tuple[int, int]],
+    slab_rows: int,
+    flops: float,
+) -> Plan:
+    """Return a plan of what was decided, and of how the observations lie."""
+    stored, filed = observations.stored_bytes, observations.path is not None
+    return Plan(sizes, machine or Machine.of(), rank, tuple(groups), slab_rows, flops, stored, filed)
 
 
 def _sizes(
