@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import oracles
+import pytest
 
 from rfmdist import LinRFM, Observations
 from rfmdist.observations.leftovers import in_use
@@ -19,18 +20,32 @@ HOLD = """
 import sys
 from pathlib import Path
 from rfmdist.observations.leftovers import in_use
-with in_use(Path(sys.argv[1]), "a.*"):
+with in_use(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
 """
-FIT = """
+KILLED = """
 import os, signal, sys
-from rfmdist import LinRFM, Observations
+import rfmdist
 
-def kill(record):
+def kill(*ignored, **too):
     os.kill(os.getpid(), signal.SIGKILL)
 
-LinRFM(features="factored", memory="10GB", callbacks=[kill]).fit(Observations.open(sys.argv[1]))
+store = sys.argv[1]
+"""
+FIT = """
+LinRFM = rfmdist.LinRFM
+LinRFM(features="factored", memory="10GB", callbacks=[kill]).fit(rfmdist.Observations.open(store))
+"""
+COPYING = """
+from rfmdist.observations import by_column
+by_column._write = kill
+rfmdist.Observations.open(store).by_column()
+"""
+WRITING = """
+from rfmdist.observations import writer
+writer.write_ids = kill
+rfmdist.Observations.from_scipy(rfmdist.Observations.open(store).to_scipy(), store, overwrite=True)
 """
 
 
@@ -44,33 +59,73 @@ def held_by_another(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
+def killed(store: Path, how: str) -> None:
+    """Run a process that is killed while it works on a store."""
+    place = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", KILLED + how, str(store)], env=place, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def everything(folder: Path) -> set[Path]:
+    """All that lies below a folder."""
+    return set(folder.rglob("*"))
+
+
+@pytest.fixture
+def store(tmp_path: Path, rng: np.random.Generator) -> Path:
+    place = tmp_path / "odd [name].zarr"
+    Observations.from_scipy(oracles.as_sparse(oracles.sparse_problem(rng, 40, 30)), place)
+    return place
+
+
 def test_what_a_killed_process_leaves_goes(tmp_path: Path) -> None:
     """Folders of the living, of this process as of others, stay; what nobody ever held stays too."""
-    living, dead = (held_by_another(tmp_path / name) for name in ("a.living", "a.dead"))
-    (tmp_path / "a.foreign").mkdir()
-    with in_use(tmp_path / "a.ours", "a.*"):
+    living, dead = (held_by_another(tmp_path / f"a.{name}.x") for name in ("living", "dead"))
+    (tmp_path / "a.foreign.x").mkdir()
+    with in_use(tmp_path / "a.ours.x"):
         os.kill(dead.pid, signal.SIGKILL)
         dead.communicate()
-        (tmp_path / "a.dead" / "much").write_bytes(bytes(100))
+        (tmp_path / "a.dead.x" / "much").write_bytes(bytes(100))
+        (tmp_path / "b.dead.x").mkdir()
         for _ in range(2):  # looking at it must not let go of our own lock
-            with in_use(tmp_path / "b", "a.*"):
-                assert {path.name for path in tmp_path.iterdir()} == {"a.living", "a.ours", "a.foreign", "b"}
-        again = held_by_another(tmp_path / "a.again")
-        assert (tmp_path / "a.ours").exists()
+            with in_use(tmp_path / "a.b.x"):
+                found = {path.name for path in tmp_path.iterdir()}
+                assert found == {"a.living.x", "a.ours.x", "a.foreign.x", "b.dead.x", "a.b.x"}
+        again = held_by_another(tmp_path / "a.again.x")
+        assert (tmp_path / "a.ours.x").exists()
         again.communicate("\n")
+    assert not list((tmp_path / "a.ours.x").iterdir())
     living.communicate("\n")
 
 
-def test_the_next_fit_removes_what_a_killed_one_left(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_the_next_fit_removes_what_a_killed_one_left(store: Path) -> None:
     """A fit that is killed within an iteration leaves its files; they are gone after the next."""
-    store = tmp_path / "odd [name].zarr"
-    observations = Observations.from_scipy(oracles.as_sparse(oracles.sparse_problem(rng, 40, 30)), store)
-    place = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", FIT, str(store)], env=place, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert [path.suffix for path in tmp_path.iterdir() if path != store] == [".scratch"]
-    LinRFM(features="factored", max_iter=2).fit(observations)
-    assert list(tmp_path.iterdir()) == [store]
+    killed(store, FIT)
+    assert [path.suffix for path in store.parent.iterdir() if path != store] == [".scratch"]
+    LinRFM(features="factored", max_iter=2).fit(Observations.open(store))
+    assert list(store.parent.iterdir()) == [store]
+
+
+def test_the_next_copy_removes_what_a_killed_one_left(store: Path) -> None:
+    """A copy by column that was cut short is not seen, and gone after the next."""
+    killed(store, COPYING)
+    assert len(list(store.glob("X/by_column.*.partial"))) == 1
+    observations = Observations.open(store)
+    assert not observations.has_copy
+    assert (observations.by_column().to_scipy() != observations.to_scipy().T).nnz == 0
+    assert [path.name for path in store.glob("X/by_column*")] == ["by_column"]
+    assert not list(store.rglob("owner*"))
+
+
+def test_the_next_store_removes_what_a_killed_one_left(store: Path) -> None:
+    """A store that was to replace another goes with the next that is; the one that is there stays whole."""
+    before = everything(store)
+    killed(store, WRITING)
+    assert len(list(store.parent.iterdir())) == 2
+    matrix = Observations.open(store).to_scipy()
+    Observations.from_scipy(matrix, store, overwrite=True)
+    assert list(store.parent.iterdir()) == [store]
+    assert everything(store) == before
 
 
 def test_a_folder_that_cannot_be_made_is_no_hindrance(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import zarr
@@ -18,6 +18,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from rfmdist.errors import InputError, StoreError, UnreachableError, disk_error
+from rfmdist.observations.leftovers import in_use
 from rfmdist.observations.places import Place, UrlStore, exists, move, read_text, remove_at
 
 REPLACED = "replaced"
@@ -123,16 +124,21 @@ def in_place(group: zarr.Group, name: str, store: str) -> Iterator[str]:
     """Yield a temporary name; what is written under it in ``group`` becomes ``name`` when the block ends well.
 
     Otherwise it is removed and what was at ``name`` stays; ``store`` is named if the disk failed. The temporary
-    name is like no other: several processes may write the same at once, and the last one's stays. At a URL, where
-    nothing can be renamed, what was at ``name`` is gone while the new is copied there (see `is_torn`).
+    name is like no other: several processes may write the same at once, and the last one's stays. On a disk, what
+    killed processes left half written goes. At a URL, where nothing can be renamed, what was at ``name`` is gone while
+    the new is copied there (see `is_torn`).
     """
     temporary = f"{name}.{uuid.uuid4().hex[:8]}.partial"
+    folder = Path(group.store.root) / group.path / temporary if isinstance(group.store, LocalStore) else None
     try:
-        yield temporary
+        with nullcontext() if folder is None else in_use(folder):
+            yield temporary
         rename(group, temporary, name)
     except BaseException as error:
         settle_writes()
-        if temporary in group:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif temporary in group:
             del group[temporary]
         if isinstance(error, OSError):
             raise disk_error(error, store) from None

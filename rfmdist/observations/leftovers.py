@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,13 +17,17 @@ _held: set[Path] = set()
 
 
 @contextmanager
-def in_use(folder: Path, alike: str) -> Iterator[None]:
-    """Have a temporary folder known to be in use, and remove those beside it, of names ``alike``, that no longer are.
+def in_use(folder: Path) -> Iterator[None]:
+    """Have a temporary folder known to be in use, and remove those beside it that no longer are.
+
+    These have its name but for the last part but one, which is drawn: ``NAME.DRAWN.ENDING``.
 
     Where the folder cannot be made, or its file system knows no locks, nothing tells that it is in use, and nothing
-    will remove it: only what once was locked and is no more is taken for left over.
+    will remove it: only what once was locked and is no more is taken for left over. In the end nothing is left in the
+    folder that tells, so that it may get a name that stays.
     """
-    for other in folder.parent.glob(alike):
+    name, _, ending = folder.name.rsplit(".", 2)
+    for other in folder.parent.glob(f"{escape(name)}.*.{ending}"):
         _remove_unless_in_use(other)
     file: BinaryIO | None = None
     with suppress(OSError, ImportError):
@@ -30,9 +35,10 @@ def in_use(folder: Path, alike: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _held.discard(folder)
         if file is not None:
+            (folder / OWNER).unlink(missing_ok=True)
             file.close()
+        _held.discard(folder)
 
 
 def _locked(folder: Path) -> BinaryIO:

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from glob import escape
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -51,13 +50,9 @@ class Scratch:
 
     @contextmanager
     def kept(self) -> Iterator[Self]:
-        """Remove the folder in the end, and first those that killed processes left beside it on a disk.
-
-        Their names differ from its own in the last part but one.
-        """
-        stem, _, ending = os.path.basename(self._path).rsplit(".", 2)
+        """Remove the folder in the end, and first those that killed processes left beside it on a disk."""
         local = isinstance(self._system, LocalFileSystem)
-        with in_use(Path(self._path), f"{escape(stem)}.*.{ending}") if local else nullcontext():
+        with in_use(Path(self._path)) if local else nullcontext():
             try:
                 yield self
             finally:

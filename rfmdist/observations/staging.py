@@ -38,7 +38,7 @@ INTERRUPTED = re.compile(r"^(Query interrupted|INTERRUPT Error)")
 """What DuckDB says when Ctrl-C stops it."""
 LEAST = 200_000_000
 """Bytes of the rest without which DuckDB sorts nothing."""
-PREFIX = ".rfmdist-"
+PREFIX, ENDING = ".rfmdist.", ".stage"
 """Of the names of temporary folders."""
 BATCH = 1 << 18
 """Entries a batch of the sorted stream."""
@@ -116,12 +116,12 @@ class Stage:
         try:
             if where is not None:
                 where.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
+            self._folder = Path(tempfile.mkdtemp(ENDING, PREFIX, where))
         except OSError as error:
             raise disk_error(error, str(where)) from None
         self._open = ExitStack()
         try:
-            self._open.enter_context(in_use(self._folder, f"{PREFIX}*"))
+            self._open.enter_context(in_use(self._folder))
             with self._translated():
                 self._connection = duckdb.connect(
                     self._folder / "stage.duckdb",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -27,6 +27,7 @@ from rfmdist.observations.layout import (
     write_array,
     write_ids,
 )
+from rfmdist.observations.leftovers import in_use
 from rfmdist.observations.places import Place, UrlStore, beside, exists, place_of, remove_at
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class StoreWriter:
         self._held = self._written = 0
         self._last = (-1, -1)
         self._root: zarr.Group | None = None
+        self._open = ExitStack()
         self.temporary: Place | None = None
         if self.path is not None:
             new = isinstance(self.path, str) and not exists(self.path)
@@ -89,6 +91,7 @@ class StoreWriter:
         try:
             if isinstance(self.temporary, Path):
                 self.temporary.parent.mkdir(parents=True, exist_ok=True)
+                self._open.enter_context(in_use(self.temporary))
             self._root = create_root(_opened(self.temporary), self._shape)
             matrix: Any = self._root["X"]
             self._arrays = {
@@ -166,6 +169,7 @@ class StoreWriter:
         if self.path is None or self.temporary is None:
             return root
         if isinstance(self.temporary, Path) and isinstance(self.path, Path):
+            self._open.close()
             replace_folder(self.temporary, self.path)
         else:
             whole, self.temporary = str(self.temporary), None  # from here on it may be all there is
@@ -214,6 +218,7 @@ class StoreWriter:
             self._arrays[name] = create_array(matrix, name, self._held, old.dtype, FILL[name])
 
     def _remove(self) -> None:
+        self._open.close()
         if isinstance(self.temporary, str):
             settle_writes()
             with suppress(UnreachableError):  # what failed first is told; the rest is marked as unfinished
