@@ -5,42 +5,38 @@
 Without a store one of 140,000 x 27,000 with 20 million entries is generated (`heavy_tailed.py`). ``stream``: both
 forms of the factored fit, with all blocks kept in memory, and with none, the files (the store's, and those that a fit
 leaves beside it) in the system's cache and dropped from it before each iteration. ``workers``: one process of one
-thread, two of them, two threads of this one; and what the machine itself allows, two fits of one thread that share
+thread, two of them, two threads of one process; and what the machine itself allows, two fits of one core that share
 nothing, at once and alone. ``bytes``: what Dask's workers have sent, beside (groups - 1) n r itemsize
-+ workers n r itemsize. Seconds are the least of an iteration after the first, over rounds in which all are timed one
-after another: other work on the machine comes and goes. ``--points`` keeps the figures for `scaling_model.py`.
++ workers n r itemsize. Seconds are the least of an iteration after the first, over rounds in which all take turns:
+other work on the machine comes and goes. ``--points`` keeps the figures for `scaling_model.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import generate
 import heavy_tailed
+import numpy as np
+from numpy.typing import NDArray
+from turns import Fit, turns
 
 import rfmdist
 from rfmdist.observations.kept import KeptBlocks
 
-QUIET = {
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "1s",
-    "distributed.admin.system-monitor.interval": "5s",
-}
-"""What cluster/README.md advises for workers that have every core."""
 SETTINGS = {
     "features": "factored", "ridge": 0.5, "replacement": 1.0, "indicators": 0, "ridge_by_count": 0, "row_scale": 0,
     "side_weight": 0, "tol": 0.0, "validation_fraction": 0.0, "refit": False,
 }  # fmt: skip
+WHOLE = 1.9
+"""What two cores that nobody else uses give of two fits that share nothing, or more."""
 
 
 class Figures:
@@ -60,17 +56,12 @@ class Figures:
         """Least seconds of an iteration after the first."""
         return min(record.seconds for record in self.records[1:])
 
-    @property
-    def moved(self) -> int:
-        """Bytes that an iteration after the first moved."""
-        return min(record.moved_bytes for record in self.records[1:])
 
-
-def fitted(store: Path, options: argparse.Namespace, before: Any = None, client: Any = None, **more: Any) -> Figures:
+def fitted(store: Path, options: argparse.Namespace, before: Any = None, **more: Any) -> Figures:
     """Fit a store and return the figures of its iterations."""
     figures = Figures(before)
     model = rfmdist.LinRFM(**SETTINGS, rank=options.rank, max_iter=options.repeat + 1, callbacks=[figures], **more)
-    model.fit(rfmdist.Observations.open(store), client=client)
+    model.fit(rfmdist.Observations.open(store))
     return figures
 
 
@@ -124,69 +115,52 @@ def stream(store: Path, options: argparse.Namespace) -> dict[str, float]:
     return found
 
 
-@contextmanager
-def cluster(workers: int) -> Iterator[Any]:
-    """Give a client of so many worker processes of one thread."""
-    import dask
-    from distributed import Client, LocalCluster
-
-    with (
-        dask.config.set(QUIET),
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
-        ) as local,
-        Client(local) as client,
-    ):
-        yield client
-
-
-def pin(free: Any) -> None:
-    """Keep this process on a core of its own."""
-    os.sched_setaffinity(0, {free.get()})
-
-
-def alone(store: Path, options: argparse.Namespace, sides: str) -> float:
-    """Time a fit of this process."""
-    return fitted(store, options, sides=sides).seconds
-
-
-def beside(count: int, *arguments: Any) -> float:
-    """Time ``count`` fits of one core at once that share nothing but the machine; return the slowest."""
-    context = multiprocessing.get_context("spawn")
-    free = context.Queue()
-    for core in sorted(os.sched_getaffinity(0))[:count]:
-        free.put(core)
-    with ProcessPoolExecutor(count, context, pin, (free,)) as pool:
-        return max(future.result() for future in [pool.submit(alone, *arguments) for _ in range(count)])
-
-
 def workers(store: Path, options: argparse.Namespace) -> dict[str, float]:
     """Time one and two processes, and the threads of this one; count what moves."""
     found: dict[str, float] = {}
     observations = rfmdist.Observations.open(store)
     (m, n), r = observations.shape, options.rank
+    one, other = sorted(os.sched_getaffinity(0))[:2]
     for sides in ("columns", "both"):
-        names = [f"{sides} {name}" for name in ("1 workers", "2 workers", "threads", "alone", "beside")]
-        for _ in range(options.rounds):
-            seconds = []
-            for count in (1, 2):
-                with cluster(count) as client:
-                    figures = fitted(store, options, sides=sides, client=client)
-                seconds.append(figures.seconds)
-                found[f"{sides} {count} moved"] = float(figures.moved)
-            seconds += [fitted(store, options, sides=sides).seconds]
-            least(found, names, [*seconds, *(beside(count, store, options, sides) for count in (1, 2))])
-        one, two, here, single, pair = (found[name] for name in names)
+        settings = SETTINGS | {"rank": r, "sides": sides}
+        fits = {f"{count} workers": Fit(str(store), settings, count) for count in (1, 2)}
+        fits["threads"] = Fit(str(store), settings)
+        fits |= {name: Fit(str(store), settings, cores=[core]) for name, core in (("one", one), ("other", other))}
+        rounds = []
+        with turns(fits) as fitting:
+            for number in range(options.rounds):
+                names = [[name] for name in fits] + [["one", "other"]]
+                taken = {tuple(each): fitting.take(each, options.repeat) for each in names[:: (-1) ** number]}
+                rounds.append([turn for each in names for turn in taken[tuple(each)]])
+        seconds = np.array([[turn.seconds for turn in each] for each in rounds])
+        single, pair, threads, *_ = least = seconds.min(axis=(0, 2))
+        for name, value, turn in zip(fits, least, rounds[0], strict=False):
+            found[f"{sides} {name}"] = float(value)
+            found[f"{sides} {name} moved"] = float(turn.moved)
+        by_round = np.median(seconds, axis=2).T
+        machine = by_round[3] / by_round[5] + by_round[4] / by_round[6]
+        times, whole = by_round[0] / by_round[1], machine >= WHOLE
         plan = rfmdist.plan(observations, rank=r, sides=sides, workers=2, **SETTINGS)
         foreseen = (len(plan.groups) - 1 + 2) * n * r * 4 if sides == "columns" else 2 * (m + n) * r * 4
         print(
-            f"{sides:8} 1 process {one:6.3f} s   2 processes {two:6.3f} s: {one / two:.2f} times   2 threads"
-            f" {here:6.3f} s: {two / here:.2f} times 2 processes   two fits that share nothing {2 * single / pair:.2f}"
-            f" times one;  moved {figures.moved / 1e6:.1f} MB an iteration,"
-            f" foreseen {foreseen / 1e6:.1f} MB ({len(plan.groups)} groups)",
+            f"{sides:8} 1 process {single:6.3f} s   2 processes {pair:6.3f} s: {single / pair:.2f} times   2 threads"
+            f" {threads:6.3f} s: {pair / threads:.2f} times 2 processes;  moved {rounds[0][1].moved / 1e6:.1f} MB an"
+            f" iteration, foreseen {foreseen / 1e6:.1f} MB ({len(plan.groups)} groups)\n"
+            f"         of {options.rounds} rounds: 2 processes {quartiles(times)} times one, two threads"
+            f" {quartiles(by_round[0] / by_round[2])}, two fits that share nothing {quartiles(machine)};\n"
+            f"         of those {np.count_nonzero(whole)} in which the last are {WHOLE} or more: 2 processes"
+            f" {quartiles(times[whole])} times one",
             flush=True,
         )
     return found
+
+
+def quartiles(values: NDArray[np.float64]) -> str:
+    """Say the median and between which values the middle half lies."""
+    if not len(values):
+        return "-"
+    low, median, high = np.percentile(values, [25, 50, 75])
+    return f"{median:.2f} ({low:.2f} to {high:.2f})"
 
 
 def main() -> None:
