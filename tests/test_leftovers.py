@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import oracles
 import pytest
 
 from rfmdist import LinRFM, Observations
+from rfmdist.errors import StoreError
+from rfmdist.observations import leftovers
 from rfmdist.observations.leftovers import in_use
 from rfmdist.observations.scratch import Scratch
 
@@ -126,6 +133,66 @@ def test_the_next_store_removes_what_a_killed_one_left(store: Path) -> None:
     Observations.from_scipy(matrix, store, overwrite=True)
     assert list(store.parent.iterdir()) == [store]
     assert everything(store) == before
+
+
+def test_threads_do_not_take_each_other_s_locks(tmp_path: Path) -> None:
+    """Of many threads that come and go none removes what another of them has in use."""
+
+    def come_and_go(name: str) -> int:
+        lost = 0
+        for k in range(100):
+            folder = tmp_path / f"a.{name}{k}.x"
+            with in_use(folder):
+                lost += not (folder / "owner").exists()
+            lost += not folder.exists()
+        return lost
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(come_and_go, "abcd")) == 0
+
+
+def test_what_was_renamed_meanwhile_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Who opened the owner's file before it went gets a lock that means nothing, and leaves the folder."""
+    folder = tmp_path / "a.one.x"
+    living = held_by_another(folder)
+
+    def ended(file: BinaryIO, how: int) -> None:
+        living.communicate("\n")
+        (folder / "much").touch()
+
+    monkeypatch.setattr(fcntl, "lockf", ended)
+    leftovers._remove_unless_in_use(folder)
+    assert living.returncode == 0
+    assert (folder / "much").exists()
+
+
+def test_another_host_s_lock_is_trusted_only_when_old(tmp_path: Path) -> None:
+    """Where locks do not reach other hosts all of theirs look free: a week later they are."""
+    folder = tmp_path / "a.one.x"
+    folder.mkdir()
+    (folder / "owner").write_bytes(b"another host")
+    with in_use(tmp_path / "a.two.x"):
+        assert folder.exists()
+    week = time.time() - leftovers.FOREIGN_SECONDS - 1
+    os.utime(folder / "owner", (week, week))
+    with in_use(tmp_path / "a.three.x"):
+        assert not folder.exists()
+
+
+def test_files_go_whatever_their_folder_is_called(tmp_path: Path) -> None:
+    """Names that are patterns elsewhere are names here; what a late task writes does not make the folder again."""
+    folder = tmp_path / "a [1]*" / ".s.1.scratch"
+    folder.parent.mkdir()
+    with Scratch(str(folder)).kept() as scratch:
+        scratch.write("one-1", [bytes(8)])
+        scratch.write("two-1", [bytes(8)])
+        scratch.remove("one")
+        assert scratch.holds("two-1")
+        assert not scratch.holds("one-1")
+        late = pickle.loads(pickle.dumps(scratch))
+    with pytest.raises(StoreError):
+        late.write("three", [bytes(8)])
+    assert not list(folder.parent.iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_no_hindrance(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_shelves_give_the_rows_in_order(kind: str, rng: np.random.Generator, tmp
     """Whatever the shelf, its rows are those of all groups, one below the other."""
     given = partials(rng)
     expected = [np.concatenate(parts) for parts in zip(*(row for _, p in given for row in p.rows), strict=True)]
-    scratch = Scratch(str(tmp_path / "scratch"))
+    scratch = Scratch(str(tmp_path))
     shelf: Any = {"held": Held(12), "returned": Returned(), "files": Files(scratch, "rows")}[kind]
     total = Partial()
     for group, partial in given:
@@ -90,7 +90,7 @@ def test_shelves_give_the_rows_in_order(kind: str, rng: np.random.Generator, tmp
     assert np.array_equal(matrix, expected[0])
     assert np.array_equal(vector, expected[1])
     shelf.discard()
-    assert kind != "files" or not list((tmp_path / "scratch").iterdir())
+    assert kind != "files" or not list(tmp_path.iterdir())
 
 
 def test_filed_rows_are_multiplied_as_they_are_read(rng: np.random.Generator, tmp_path: Path) -> None:

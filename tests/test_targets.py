@@ -39,6 +39,14 @@ def targets(rng: np.random.Generator, tmp_path: Path) -> Targets:
     return Targets(observations, offsets, 1.7, np.dtype(np.float32), TRAIN, VALIDATION, (-1.0, 1.0))
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give an empty folder for files."""
+    made = tmp_path / "scratch"
+    made.mkdir()
+    return made
+
+
 def same(block: RowBlock | None, wanted: RowBlock | None) -> bool:
     """Whether two blocks are the same bits."""
     parts = ("start", "stop", "indptr", "indices", "values")
@@ -101,13 +109,13 @@ def test_the_bound_is_respected(targets: Targets) -> None:
     assert keeping.read(0, 30) is kept
 
 
-def test_what_is_not_kept_is_filed(monkeypatch: pytest.MonkeyPatch, targets: Targets, tmp_path: Path) -> None:
+def test_what_is_not_kept_is_filed(monkeypatch: pytest.MonkeyPatch, targets: Targets, folder: Path) -> None:
     """Blocks beyond the bound are read from files as they were made, scored entries too, and never decoded again."""
-    scratch = Scratch(str(tmp_path / "scratch"))
+    scratch = Scratch(str(folder))
     size = sum(block.nbytes for block in targets.read(0, 30) if block is not None)
     filing = replace(targets, keep_bytes=size + 8, scratch=scratch)
     first = [filing.read(*half) for half in HALVES]
-    assert len(list((tmp_path / "scratch").iterdir())) == 1
+    assert len(list(folder.iterdir())) == 1
     copy = replace(filing)
     monkeypatch.setattr(Observations, "row_block", None)
     again = [filing.read(*half) for half in HALVES]
@@ -118,32 +126,32 @@ def test_what_is_not_kept_is_filed(monkeypatch: pytest.MonkeyPatch, targets: Tar
     with pytest.raises(TypeError):  # a copy may have another unit: it reads for itself
         copy.read(30, 60)
     filing.release()
-    assert not list((tmp_path / "scratch").iterdir())
+    assert not list(folder.iterdir())
 
 
-def test_workers_files_go_with_ours(targets: Targets, tmp_path: Path) -> None:
+def test_workers_files_go_with_ours(targets: Targets, folder: Path) -> None:
     """What a pickled copy has filed is removed when the targets that it was sent from let go."""
-    ours = replace(targets, scratch=Scratch(str(tmp_path / "scratch")))
+    ours = replace(targets, scratch=Scratch(str(folder)))
     theirs = pickle.loads(pickle.dumps(ours))
     assert same(theirs.read(0, 30)[0], targets.read(0, 30)[0])
-    assert list((tmp_path / "scratch").iterdir())
+    assert list(folder.iterdir())
     ours.release()
-    assert not list((tmp_path / "scratch").iterdir())
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("how", ["nearly full", "full", "no disk"])
 def test_blocks_are_decoded_where_they_cannot_be_filed(
-    how: str, monkeypatch: pytest.MonkeyPatch, targets: Targets, tmp_path: Path
+    how: str, monkeypatch: pytest.MonkeyPatch, targets: Targets, folder: Path
 ) -> None:
     """A disk without room, or none at all, costs time and nothing else."""
     if how == "full":
         monkeypatch.setattr(FiledValue, "write", Mock(side_effect=StoreError("the disk is full")))
     else:
         monkeypatch.setattr(Scratch, "free", LEAST_FREE - 1 if how == "nearly full" else None)
-    filing = replace(targets, scratch=Scratch(str(tmp_path / "scratch")))
+    filing = replace(targets, scratch=Scratch(str(folder)))
     for _ in range(2):
         assert same(filing.read(0, 30)[0], targets.read(0, 30)[0])
-    assert not (tmp_path / "scratch").exists()
+    assert not list(folder.iterdir())
     filing.release()
 
 

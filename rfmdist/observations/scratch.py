@@ -32,7 +32,9 @@ _resident: dict[str, tuple[Scratch, Any]] = {}
 
 
 class Scratch:
-    """A folder of files that live as long as a fit; it is made at the first write.
+    """A folder of files that live as long as a fit.
+
+    On a disk it is there while it is `kept` and no longer: a task that ends after the fit does not make it again.
 
     Parameters
     ----------
@@ -52,11 +54,11 @@ class Scratch:
     def kept(self) -> Iterator[Self]:
         """Remove the folder in the end, and first those that killed processes left beside it on a disk."""
         local = isinstance(self._system, LocalFileSystem)
-        with in_use(Path(self._path)) if local else nullcontext():
-            try:
+        try:
+            with in_use(Path(self._path)) if local else nullcontext():
                 yield self
-            finally:
-                self.remove()
+        finally:
+            self.remove()
 
     def write(self, name: str, buffers: Iterable[Any]) -> None:
         """Write buffers one after the other as the file ``name``; it appears when it is whole.
@@ -71,7 +73,8 @@ class Scratch:
         unfinished = f"{path}.{uuid.uuid4().hex[:8]}.partial" if local else path
         try:
             with nullcontext() if local else reaching(self.folder):
-                self._system.makedirs(self._path, exist_ok=True)
+                if not local:
+                    self._system.makedirs(self._path, exist_ok=True)
                 with self._system.open(unfinished, "wb") as file:
                     for buffer in buffers:
                         view = memoryview(buffer)
@@ -122,21 +125,21 @@ class Scratch:
         if self._removed:
             return
         self._removed = not prefix
-        if isinstance(self._system, LocalFileSystem):
-            self._remove(prefix)
-            return
         try:
-            with reaching(self.folder):
+            with nullcontext() if isinstance(self._system, LocalFileSystem) else reaching(self.folder):
                 self._remove(prefix)
-        except UnreachableError as error:  # what was computed with it is worth more
+        except (UnreachableError, OSError) as error:  # what was computed with it is worth more
             warnings.warn(f"{error}; remove this folder by hand", stacklevel=2)
 
     def _remove(self, prefix: str) -> None:
-        if prefix:
-            for path in self._system.glob(f"{self._path}/{prefix}*"):
-                self._system.rm(path)
-        elif self._system.exists(self._path):
+        if not self._system.exists(self._path):
+            return
+        if not prefix:
             self._system.rm(self._path, recursive=True)
+            return
+        for path in self._system.ls(self._path, detail=False):
+            if os.path.basename(path).startswith(prefix):
+                self._system.rm(path)
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,8 @@ class Stage:
     ) -> None:
         if hasattr(self, "_connection"):
             self._connection.close()
+        self._open.close()  # before: NFS keeps files that are open, under another name
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._open.close()
 
     def add(self, table: Table) -> None:
         """Take in all entries of a table; ids stay integers as long as all of them are.
