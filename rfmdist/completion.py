@@ -347,27 +347,9 @@ class Completion:
 
     def _codes(self, given: Ids, axis: int, codes: bool) -> NDArray[np.int64]:
         """Codes of ids along an axis, all of them known."""
-        from rfmdist.observations.ids import as_given
+        from rfmdist.observations.ids import known_codes
 
-        what, size = ("row", "column")[axis], self.shape[axis]
-        array = np.asarray(given) if codes else as_given(given)
-        if codes:
-            if array.dtype.kind not in "iu" and array.size:
-                raise InputError(f"{what} codes must be whole numbers below {size}; give ids without codes=True")
-            bad = (array < 0) | (array >= size)
-            found = np.where(bad, -1, array).astype(np.int64)
-        else:
-            observations = self.observations
-            look_up = observations.row_codes if axis == 0 else observations.column_codes
-            found = look_up(np.ravel(array)).reshape(np.shape(array))
-            bad = found < 0
-        if bad.any():
-            wrong = np.ravel(array)[int(np.argmax(np.ravel(bad)))]
-            raise InputError(
-                f"{what} {'code' if codes else 'id'} {wrong} was not seen in fitting"
-                f" ({size} {what}s were); leave it out, or fit again with its entries"
-            )
-        return found
+        return known_codes(self.observations, given, axis, codes=codes)
 
     def _with_ids(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The same table with ids for codes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
@@ -170,30 +171,29 @@ class Fit:
 
     def _advance(self, sides: list[Side], features: Features, step: Step) -> tuple[Scores, Features]:
         """One iteration: each side solved in turn; the scores of the rows, and the features that follow."""
-        scores, shelves = [], []
-        for side in sides:
-            handle, size = self.run.publish(features), side.targets.observations.shape[0]
-            # Features of the columns are what the fit is about: they always come here. Those of the rows need not.
-            nbytes = 0
-            if isinstance(features, FactoredFeatures) and side is not sides[-1]:
-                nbytes = size * features.rank * features.factor.itemsize
-            shelf = self.run.shelf(size, nbytes)
-            shelves.append(shelf)
-            with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
-                shared = side.published, handle, step, self.plan.slab_rows, shelf
-                try:
-                    total = self.run.reduce(work.iterate, side.groups, *shared)
-                except SingularRowError as singular:
-                    if side is sides[0]:
-                        raise
-                    raise SingularRowError(str(singular).replace("row code", "column code", 1)) from None
-                shelf.collect(total)
-                scores.append(total.scores)
-                power = exponent(self.model.power)
-                features = features.update(total, size, step, self.model.floor, power, self.run.map_panels)
-                del total  # rows that were not turned in their place go before the next side's are solved
-        for shelf in shelves:
-            shelf.discard()
+        scores = []
+        with ExitStack() as stack:
+            for side in sides:
+                handle, size = self.run.publish(features), side.targets.observations.shape[0]
+                # Features of the columns are what the fit is about: they always come here. Those of the rows need not.
+                nbytes = 0
+                if isinstance(features, FactoredFeatures) and side is not sides[-1]:
+                    nbytes = size * features.rank * features.factor.itemsize
+                shelf = self.run.shelf(size, nbytes)
+                stack.callback(shelf.discard)
+                with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
+                    shared = side.published, handle, step, self.plan.slab_rows, shelf
+                    try:
+                        total = self.run.reduce(work.iterate, side.groups, *shared)
+                    except SingularRowError as singular:
+                        if side is sides[0]:
+                            raise
+                        raise SingularRowError(str(singular).replace("row code", "column code", 1)) from None
+                    shelf.collect(total)
+                    scores.append(total.scores)
+                    power = exponent(self.model.power)
+                    features = features.update(total, size, step, self.model.floor, power, self.run.map_panels)
+                    del total  # rows that were not turned in their place go before the next side's are solved
         return scores[0], features
 
     def _traffic_since(self) -> Traffic:

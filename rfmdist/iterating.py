@@ -157,11 +157,18 @@ class MatrixCompleter(Iterative):
         return self
 
     def predict(self, rows: Any, columns: Any, *, codes: bool = False) -> NDArray[np.float64]:
-        """Return entries of the completed matrix by id or code, float64 ndarray of the arguments' common shape."""
+        """Return entries of the completed matrix by id or code, float64 ndarray of the arguments' common shape.
+
+        Raises
+        ------
+        InputError
+            If an id or code was not among the observations'.
+        """
+        from rfmdist.observations.ids import known_codes
+
         self._check_fitted("matrix_")
-        if not codes:
-            rows, columns = self._observations.row_codes(rows), self._observations.column_codes(columns)
-        return self.matrix_[np.asarray(rows), np.asarray(columns)]
+        i, j = (known_codes(self._observations, given, axis, codes=codes) for axis, given in enumerate((rows, columns)))
+        return self.matrix_[i, j]
 
     def _estimates(self, entries: Entries) -> Iterable[NDArray[np.float64]]:
         raise NotImplementedError

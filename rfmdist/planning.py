@@ -11,8 +11,9 @@ from rfmdist.engine.calibrate import warm
 from rfmdist.engine.memory import FRESH, FRESH_WORKER
 from rfmdist.engine.plan import NOTHING, Additions, Machine, Plan
 from rfmdist.engine.planner import make_plan
+from rfmdist.engine.workers import workers_of
 from rfmdist.features.augmented import Extras
-from rfmdist.machine import parse_size, resident_bytes, steady_memory
+from rfmdist.machine import parse_size, resident_bytes
 from rfmdist.observations.store import Observations
 from rfmdist.parameters import check_extras, check_parameters, check_workers, greatest_rank
 
@@ -78,11 +79,10 @@ def plan_here(model: LinRFM, observations: Observations, client: Any = None) -> 
 
 
 def _cluster(memory: int | None, client: Any) -> Machine:
-    """What each worker may take; from now on they hand memory back as this process does."""
-    client.run(steady_memory)
-    threads, held = client.nthreads().values(), client.run(resident_bytes).values()
-    here = Machine.of(memory, resident_bytes(), len(threads), max(threads, default=1))
-    return here._replace(worker_base=max(FRESH_WORKER, *held))
+    """What each worker may take: the budget, or what is free there and below its limit."""
+    workers = workers_of(client)
+    here = Machine.of(memory, resident_bytes(), workers.number, workers.threads)
+    return here.on(max(FRESH_WORKER, workers.held), None if memory is not None else workers.allowed)
 
 
 def plan_of(model: LinRFM, observations: Observations, machine: Machine, *, ids_read: bool = False) -> Plan:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.sparse.linalg import LinearOperator, cg
@@ -16,6 +15,7 @@ from rfmdist.checks import check_loop, check_number
 from rfmdist.errors import InputError
 from rfmdist.features.power import here, power_of_two, rational_power
 from rfmdist.iterating import Callback, Iterative
+from rfmdist.machine import free_memory
 from rfmdist.measurements import Measurements, measurements
 from rfmdist.parameters import as_fraction
 
@@ -207,7 +207,7 @@ class LinearSensing(Iterative):
             return False
         if not measured.readable:
             raise InputError("solver='direct' needs A_k that can be read, not a LinearOperator: choose solver='cg'")
-        needed, free = 2 * 8 * measured.count**2, psutil.virtual_memory().available
+        needed, free = 2 * 8 * measured.count**2, free_memory()
         if needed > free:
             raise InputError(
                 f"solver='direct' needs {needed / 1e9:.3g} GB for {measured.count} measurements, {free / 1e9:.3g} GB"

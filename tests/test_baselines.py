@@ -76,6 +76,9 @@ def test_history_callbacks_and_predictions(make: Any) -> None:
     assert np.array_equal(seen[-1].estimate, model.matrix_)
     assert all(it.estimate.dtype == np.float64 for it in seen)
     assert np.array_equal(model.predict([0, 3], [5, 2], codes=True), model.matrix_[[0, 3], [5, 2]])
+    for rows, codes in ((["nobody"], False), ([-1], True), ([len(model.matrix_)], True)):
+        with pytest.raises(InputError, match=r"row (id|code) \S+ was not seen in fitting"):
+            model.predict(rows, [0], codes=codes)
 
 
 @every

@@ -242,6 +242,36 @@ def test_a_torn_copy_is_made_again(store: Path, rng: np.random.Generator, tmp_pa
     assert same(observations.by_column(), observations)
 
 
+def test_another_s_split_is_seen(store: Path) -> None:
+    """Roles that were read before another process split the store are read anew, and the copy has the new ones."""
+    ours, theirs = Observations.open(store), Observations.open(store)
+    ours.role_counts()
+    ours.row_block(0, 40, "train")
+    split(theirs, validation=0.0, test=0.5, seed=7)
+    assert ours.role_counts() == theirs.role_counts()
+    assert same(ours.by_column(), theirs)
+    ours.by_column().role_counts()
+    split(theirs, validation=0.0, test=0.1, seed=8)
+    assert not ours.has_copy
+    assert same(ours.by_column(), theirs)
+
+
+def test_a_split_while_the_copy_is_made(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that may have roles of both splits is refused, and made anew by the next who asks."""
+    observations, write = Observations.open(store), by_column._write
+
+    def split_first(*arguments: Any) -> None:
+        monkeypatch.setattr(by_column, "_write", write)
+        split(Observations.open(store), validation=0.0, test=0.5, seed=7)
+        write(*arguments)
+
+    monkeypatch.setattr(by_column, "_write", split_first)
+    with pytest.raises(StoreError, match="was split anew while"):
+        observations.by_column()
+    assert not observations.has_copy
+    assert same(observations.by_column(), Observations.open(store))
+
+
 @pytest.mark.parametrize("part", ["data", "indices", "indptr", "split", "zarr.json"])
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, store: Path, part: str) -> None:
     """A copy that does not fit on the disk leaves the store as it was."""

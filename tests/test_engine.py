@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -9,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,14 @@ from distributed import Client, KilledWorker, LocalCluster
 from distributed.comm import CommClosedError
 
 from rfmdist import preparing
-from rfmdist.engine import planner, work
+from rfmdist.engine import planner, work, workers
 from rfmdist.engine import run as running
 from rfmdist.engine.run import InProcess, OnClient, executor, sums_held
-from rfmdist.errors import RfmdistError
+from rfmdist.errors import InputError, RfmdistError
 from rfmdist.features import factored
 from rfmdist.kernels.threads import Threads
 from rfmdist.lin_rfm import LinRFM
+from rfmdist.observations import scratch
 from rfmdist.observations.ingest import ingest
 from rfmdist.observations.split import split
 from rfmdist.observations.store import Observations
@@ -276,6 +279,94 @@ def test_a_worker_dies_within_a_task(
     assert nothing_left(mortal)
 
 
+def iterate_and_kill_all(folder: str, processes: list[int], group: tuple[int, int], *arguments: Any) -> Any:
+    """Do a group's work, but kill all workers the first time that one is asked for, this one last."""
+    with suppress(FileExistsError):
+        (Path(folder) / "died").touch(exist_ok=False)
+        for process in sorted(processes, key=os.getpid().__eq__):
+            os.kill(process, signal.SIGKILL)
+    return work_iterate(group, *arguments)
+
+
+@pytest.mark.usefixtures("many_groups")
+def test_all_workers_die_within_a_step(
+    small: Observations, tmp_path: Path, mortal: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is lost, since data lie in files, tasks meant for the dead are sent anew to those who came."""
+    store = Observations.from_scipy(small.to_scipy(), tmp_path / "s")
+    monkeypatch.setattr(running, "FILED_BYTES", 1)
+    monkeypatch.setattr(running, "LOOK_SECONDS", 0.5)
+    undisturbed = fitted(store, **KINDS[3])
+    processes = list(mortal.run(os.getpid).values())
+    monkeypatch.setattr(work, "iterate", partial(iterate_and_kill_all, str(tmp_path), processes))
+    assert same(undisturbed, fitted(store, mortal, **KINDS[3]))
+    assert not set(processes) & set(mortal.run(os.getpid).values())
+    assert nothing_left(mortal)
+
+
+@pytest.mark.parametrize("client", [1], indirect=True)
+def test_what_a_fit_leaves_on_workers_goes(
+    small: Observations, tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks and features that workers held go with the fit, so that the next has as much room."""
+    store = Observations.from_scipy(small.to_scipy(), tmp_path / "s")
+    monkeypatch.setattr(running, "FILED_BYTES", 1)
+    held = []
+    fitted(store, client, **KINDS[3], callbacks=[lambda _: held.append(client.run(residents))])
+    assert all(number for found in held for number in found.values())
+    assert list(client.run(residents).values()) == [0]
+
+
+def residents() -> int:
+    """Count the values that this process holds of files."""
+    return len(scratch._resident)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("an address", "client 'tcp://127.0.0.1:1' is none: give a distributed.Client"),
+        ("closed", "the client is closed, not running: connect a new one"),
+        ("without workers", "the scheduler at .* has had no worker for 0.1 s; start some"),
+    ],
+)
+def test_a_client_that_cannot_fit_is_refused(
+    kind: str, message: str, small: Observations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence says what to do instead."""
+    monkeypatch.setattr(workers, "WORKER_SECONDS", 0.1)
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster, Client(cluster) as client:
+        if kind == "closed":
+            client.close()
+        with pytest.raises(RfmdistError, match=message):
+            fitted(small, "tcp://127.0.0.1:1" if kind == "an address" else client)
+
+
+def test_an_asynchronous_client_is_refused(small: Observations) -> None:
+    """A fit waits for its results, which the loop it was called from could then not bring."""
+
+    async def attempt() -> None:
+        async with (
+            LocalCluster(n_workers=1, processes=False, asynchronous=True, dashboard_address=None) as cluster,
+            Client(cluster, asynchronous=True) as client,
+        ):
+            with pytest.raises(InputError, match="the client is asynchronous"):
+                fitted(small, client)
+
+    asyncio.run(attempt())
+
+
+def test_workers_allow_what_is_below_their_limit() -> None:
+    """A plan without a budget stays where Dask neither spills nor pauses, whatever else the machine has free."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit="600MB") as cluster,
+        Client(cluster) as client,
+    ):
+        found = workers.workers_of(client)
+    assert found.number == found.threads == 1
+    assert 0 < found.held < found.allowed == int(0.7 * 600e6)
+
+
 @pytest.mark.usefixtures("many_groups")
 @pytest.mark.parametrize(
     ("victims", "kind"), [pytest.param(1, DENSE, marks=pytest.mark.slow), (2, DENSE), (2, KINDS[3])], ids=str
@@ -359,9 +450,12 @@ class FailingClient:
         (OSError("no answer"), "the cluster lost its workers 3 times in one step", 3),
     ],
 )
-def test_what_a_cluster_cannot_do_is_one_sentence(error: Any, message: str, sendings: int) -> None:
+def test_what_a_cluster_cannot_do_is_one_sentence(
+    error: Any, message: str, sendings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Lost data is sent anew three times, a task that kills is not; then the fit ends with our error."""
     client = FailingClient(error)
+    monkeypatch.setattr(running, "_done", lambda _: True)
     run = OnClient(client)
     with pytest.raises(RfmdistError, match=message):
         run.reduce(leaf, [(0, 1)], run.publish("data"))

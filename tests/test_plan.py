@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rfmdist
+from rfmdist import machine as this_machine
 from rfmdist.completion import Completion
 from rfmdist.engine import planner
 from rfmdist.engine.groups import GROUPS, MOST_GROUPS, equal_groups, most_groups
@@ -94,8 +95,8 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Give a function that sets the machine's free memory, in GiB."""
 
     def set_free(gib: float) -> None:
-        memory = SimpleNamespace(available=int(gib * 2**30))
-        monkeypatch.setattr(planner.psutil, "virtual_memory", lambda: memory)
+        for module in ("plan", "planner"):
+            monkeypatch.setattr(f"rfmdist.engine.{module}.free_memory", lambda: int(gib * 2**30))
 
     return set_free
 
@@ -450,3 +451,24 @@ def test_a_number_of_workers_that_is_none_is_refused(workers: Any) -> None:
     """A cluster of fewer than no processes, or of parts of one, is told in one sentence."""
     with pytest.raises(InputError, match="must be a whole number: the processes of a cluster, or 0 without one"):
         rfmdist.plan(sp.eye_array(5, format="csr"), workers=workers)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_container_s_limit_is_what_is_free(version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the groups around this process the tightest counts; what caches files is free."""
+    line, root, limit, used, prefix = {
+        1: ("4:cpu,memory:/jobs/one", tmp_path / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        2: ("0::/jobs/one", tmp_path, "memory.max", "memory.current", ""),
+    }[version]
+    inner = root / "jobs" / "one"
+    inner.mkdir(parents=True)
+    for folder, allowed in ((inner, str(2**62) if version == 1 else "max"), (inner.parent, "900"), (root, "2000")):
+        (folder / limit).write_text(f"{allowed}\n")
+        (folder / used).write_text("400\n")
+        (folder / "memory.stat").write_text(f"{prefix}active_file 30\n{prefix}inactive_file 20\nanon 350\n")
+    (tmp_path / "own").write_text(f"1:name=systemd:/\n{line}\n")
+    monkeypatch.setattr(this_machine, "GROUPS", tmp_path)
+    monkeypatch.setattr(this_machine, "OWN_GROUPS", tmp_path / "own")
+    assert this_machine.free_memory() == 900 - 400 + 50
+    (inner.parent / used).write_text("1000\n")
+    assert this_machine.free_memory() == 0

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rfmdist.engine.workers import check_client
 from rfmdist.errors import InputError, RfmdistError, disk_error
 from rfmdist.observations.files import is_store
 from rfmdist.observations.places import Place, exists, place_of
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 """A scheduler that is there answers within milliseconds; a busy one within seconds."""
-WORKER_SECONDS = 600
-"""A batch system may take minutes to start the first worker."""
 
 
 def check_output(output: str | Path, overwrite: bool, store: str | Path | None = None) -> None:
@@ -135,12 +134,7 @@ def cluster(address: str | None, file: Path | None) -> Iterator[Any]:
 
     _reach(address)
     with Client(address, timeout=CONNECT_SECONDS) as client:
-        try:
-            client.wait_for_workers(1, timeout=WORKER_SECONDS)
-        except TimeoutError:
-            raise RfmdistError(
-                f"the scheduler at {address} has had no worker for {WORKER_SECONDS} s; start some"
-            ) from None
+        check_client(client)
         yield client
 
 

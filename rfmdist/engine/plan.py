@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from rfmdist.engine.memory import (
@@ -24,7 +23,7 @@ from rfmdist.engine.memory import (
 from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
 from rfmdist.features.stripes import most_columns
-from rfmdist.machine import cores
+from rfmdist.machine import cores, free_memory
 from rfmdist.observations.blocks import RowBlock
 
 SCATTER_FLOPS = 50.0
@@ -77,8 +76,16 @@ class Machine(NamedTuple):
         threads = cores() if threads is None else threads
         if memory is not None:
             return cls(memory, memory, memory, base, workers, threads)
-        free = psutil.virtual_memory().available
+        free = free_memory()
         return cls(base + free, base + free // 2, int(KEPT_SHARE * free), base, workers, threads)
+
+    def on(self, base: int, allowed: int | None) -> Machine:
+        """Return the same with what its workers hold already, and may take where no budget is given."""
+        if allowed is None:
+            return self._replace(worker_base=base)
+        free = max(allowed - base, 0)
+        kept = int(KEPT_SHARE * free * self.workers)
+        return self._replace(allowed=allowed, wanted=base + free // 2, kept=kept, worker_base=base)
 
 
 class Additions(NamedTuple):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from rfmdist.engine.groups import ENTRIES_PER_FEATURE, FACTORED_ENTRIES, equal_groups, group_number, most_groups
@@ -26,7 +25,7 @@ from rfmdist.engine.plan import (
 )
 from rfmdist.engine.run import sums_held
 from rfmdist.features.dense import Form
-from rfmdist.machine import cores
+from rfmdist.machine import cores, free_memory
 from rfmdist.observations.by_column import MEMORY
 from rfmdist.observations.kept import PASS_ENTRIES, PASS_ROWS
 from rfmdist.observations.passes import cut, groups_of
@@ -307,5 +306,5 @@ def most_recovered(m: int, n: int, room: int | None = None) -> int:
 
     Half of what is free, where no room is given.
     """
-    room = psutil.virtual_memory().available // 2 if room is None else max(room, 0)
+    room = free_memory() // 2 if room is None else max(room, 0)
     return int(np.sqrt(room / 8 / (RECOVERED_COPIES * n + 2 * m)))

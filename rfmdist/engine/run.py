@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from rfmdist.engine.shelf import FILED_BYTES, Files, Held, Returned, Shelf
+from rfmdist.engine.workers import check_client, clear
 from rfmdist.errors import RfmdistError
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.machine import bytes_read, cores
@@ -33,6 +34,8 @@ ATTEMPTS = 3
 """Times a step is sent anew after workers were lost together with data that only they held."""
 REACH_SECONDS = 1
 """How long a worker may take to answer the client's call before data goes by way of the scheduler."""
+LOOK_SECONDS = 5
+"""How often to see whether tasks wait in vain."""
 RESTART_SECONDS = 60
 """How long to wait for a worker to come back before an attempt."""
 
@@ -151,10 +154,13 @@ class OnClient:
         return Traffic(self._sent + sum(sent for sent, _ in told), sum(read for _, read in told))
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
-        homes = self._homes()
-        most = FAN if len(groups) >= CHAINS * FAN * len(homes) else 1  # groups that one task may take
-        placed = {group: homes[k * len(homes) // len(groups)] for k, group in enumerate(groups) if homes}
-        return self._computed(lambda handles: [_tree(function, groups, handles, placed, most)], shared)[0]
+        def tasks(handles: list[Any]) -> list[Any]:
+            homes = self._homes()
+            most = FAN if len(groups) >= CHAINS * FAN * len(homes) else 1  # groups that one task may take
+            placed = {group: homes[k * len(homes) // len(groups)] for k, group in enumerate(groups) if homes}
+            return [_tree(function, groups, handles, placed, most)]
+
+        return self._computed(tasks, shared)[0]
 
     def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
         from dask import delayed
@@ -195,7 +201,7 @@ class OnClient:
             except (CancelledError, CommClosedError) as lost:
                 lost.__traceback__ = None
                 for value in shared:
-                    if isinstance(value, Published):
+                    if isinstance(value, Published) and not isinstance(value.handle, FiledValue):
                         value.handle = None
                 with suppress(TimeoutError):  # the next attempt then tells
                     self._client.wait_for_workers(1, timeout=RESTART_SECONDS)
@@ -205,6 +211,10 @@ class OnClient:
         """One attempt, in a frame of its own: no name holds futures of a lost step while workers are waited for."""
         wanted = tasks([self._handle(value) for value in shared])
         futures = self._client.compute(wanted, optimize_graph=False)
+        while not _done(futures):
+            if self._client.run_on_scheduler(_homeless):
+                self._client.cancel(futures)
+                raise CancelledError
         return list(self._client.gather(futures, direct=self._direct))
 
     def _handle(self, value: Any) -> Any:
@@ -240,12 +250,36 @@ def executor(client: Any = None, folder: str | None = None, stripe: int | None =
     What is large goes to the workers through files of ``folder``, which they see too; it is removed in the end. So do,
     here as there, features of the rows of which memory holds no more than a ``stripe`` of rows.
     """
+    if client is not None:
+        check_client(client)
     with nullcontext() if folder is None else Scratch(folder).kept() as scratch:
         if client is not None:
             yield OnClient(client, scratch, stripe)
-            return
-        with all_threads() as threads:
-            yield InProcess(threads, scratch, stripe)
+        else:
+            with all_threads() as threads:
+                yield InProcess(threads, scratch, stripe)
+    if client is not None:
+        clear(client)
+
+
+def _done(futures: list[Any]) -> bool:
+    """Wait for the futures for a while, and tell whether all of them have ended."""
+    from distributed import wait
+
+    with suppress(TimeoutError):
+        wait(futures, timeout=LOOK_SECONDS)
+        return True
+    return False
+
+
+def _homeless(dask_scheduler: Any) -> bool:
+    """Whether a task waits for a worker that is gone, though there are others.
+
+    When a worker comes where there was none, Dask gives it those tasks alone that were meant for no other, even if
+    others may take them.
+    """
+    waiting = any(task.loose_restrictions for task in dask_scheduler.unrunnable)
+    return waiting and bool(dask_scheduler.running)
 
 
 def _filed(scratch: Scratch, stripe: int | None) -> Files:

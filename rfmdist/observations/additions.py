@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -16,12 +17,15 @@ from rfmdist.observations.reading import read_floats
 
 COPY = "by_column"
 """Name of the column-ordered copy in the row-ordered matrix."""
+MARK = "mark"
+"""Attribute of a split, and of a copy that was made of it: no two splits have the same."""
 
 
 def write_split(matrix: zarr.Group, roles: Iterable[NDArray[np.integer]], size: int, store: str) -> None:
     """Write the role of each of ``size`` entries; the column-ordered copy, which holds the earlier ones, goes."""
     with in_place(matrix, "split", store) as name:
         array, low = create_array(matrix, name, size, np.dtype(np.uint8), FILL["split"]), 0
+        array.attrs[MARK] = uuid.uuid4().hex
         for piece in _shards(roles):
             if not np.isin(piece, list(Role)).all():
                 raise InputError(f"{store}: roles are 0 for training, 1 for validation and 2 for test")

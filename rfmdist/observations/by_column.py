@@ -16,6 +16,7 @@ import zarr
 from numpy.typing import NDArray
 
 from rfmdist.machine import hand_back_memory
+from rfmdist.observations.additions import MARK
 from rfmdist.observations.ahead import ahead
 from rfmdist.observations.files import in_place, spill_folder
 from rfmdist.observations.layout import FILL, SHARD, create_array, index_dtype, matrix_attributes
@@ -63,7 +64,8 @@ def write_by_column(source: Observations, matrix: zarr.Group, name: str, memory:
     if source.has_split:
         dtypes["split"] = np.dtype(np.uint8)
     with in_place(matrix, name, source.name) as temporary:
-        group = matrix.create_group(temporary, attributes=matrix_attributes((n, m)))
+        attributes = matrix_attributes((n, m)) | {MARK: source.split_mark}  # of what is read from here on
+        group = matrix.create_group(temporary, attributes=attributes)
         arrays = {part: create_array(group, part, size, dtype, FILL[part]) for part, dtype in dtypes.items()}
         indptr = _pointers(source)
         create_array(group, "indptr", n + 1, np.dtype(np.int64), FILL["indptr"])[:] = indptr

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
+
+if TYPE_CHECKING:
+    from rfmdist.observations.store import Observations
 
 EXACT = 1 << 53
 """Floats from here on no longer tell neighbouring integers apart."""
@@ -34,6 +37,34 @@ def codes_of(known: pd.Index[Any], ids: Any) -> NDArray[np.int64]:
     if (known.dtype == object) != (asked.dtype == object):
         known, asked = known.map(str), asked.map(str)
     return np.where(exact, known.get_indexer(asked), -1).astype(np.int64)
+
+
+def known_codes(observations: Observations, given: Any, axis: int, *, codes: bool) -> NDArray[np.int64]:
+    """Codes of ids of rows (``axis`` 0) or columns (1), or codes as they are given, in the shape of ``given``.
+
+    Raises
+    ------
+    InputError
+        If one of them is not among the observations'.
+    """
+    what, size = ("row", "column")[axis], observations.shape[axis]
+    array = np.asarray(given) if codes else as_given(given)
+    if codes:
+        if array.dtype.kind not in "iu" and array.size:
+            raise InputError(f"{what} codes must be whole numbers below {size}; give ids without codes=True")
+        bad = (array < 0) | (array >= size)
+        found = np.where(bad, -1, array).astype(np.int64)
+    else:
+        look_up = observations.row_codes if axis == 0 else observations.column_codes
+        found = look_up(np.ravel(array)).reshape(np.shape(array))
+        bad = found < 0
+    if bad.any():
+        wrong = np.ravel(array)[int(np.argmax(np.ravel(bad)))]
+        raise InputError(
+            f"{what} {'code' if codes else 'id'} {wrong} was not seen in fitting"
+            f" ({size} {what}s were); leave it out, or fit again with its entries"
+        )
+    return found
 
 
 def check_ids(ids: Any, size: int, name: str) -> pd.Index[Any]:

@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from rfmdist.errors import StoreError, UnreachableError, disk_error
+from rfmdist.machine import hand_back_memory
 from rfmdist.observations.leftovers import in_use
 from rfmdist.observations.places import file_system, reaching
 
@@ -270,6 +271,13 @@ class FiledValue:
         return value.in_memory() if hasattr(value, "in_memory") else value
 
 
+def let_go() -> None:
+    """Let go of what is held though its files are gone: what a fit that is over has left in this process."""
+    with _lock:
+        _forget()
+    hand_back_memory()
+
+
 def resident(scratch: Scratch, name: str, make: Callable[[], Value]) -> Value:
     """Return what ``make`` gives, or gave before for the same file in this process.
 
@@ -278,8 +286,12 @@ def resident(scratch: Scratch, name: str, make: Callable[[], Value]) -> Value:
     """
     with _lock:
         if name not in _resident:
-            for other in [file for file, (place, _) in _resident.items() if not place.holds(file)]:
-                del _resident[other]
+            _forget()
             _resident[name] = scratch, make()
         found: Value = _resident[name][1]
         return found
+
+
+def _forget() -> None:
+    for file in [file for file, (place, _) in _resident.items() if not place.holds(file)]:
+        del _resident[file]

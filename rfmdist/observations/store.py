@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from rfmdist.errors import InputError, StoreError, disk_error
-from rfmdist.observations.additions import COPY, read_offsets, write_offsets, write_split
+from rfmdist.observations.additions import COPY, MARK, read_offsets, write_offsets, write_split
 from rfmdist.observations.ahead import ahead
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
 from rfmdist.observations.by_column import MEMORY, write_by_column
@@ -68,6 +68,7 @@ class Observations:
         self._held_out = held_out
         self._order = order
         self._split_seen = False
+        self._mark: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind what a worker reads for itself, as far as it needs it; in memory nothing is read."""
@@ -185,7 +186,7 @@ class Observations:
         InputError
             If the store is a completion and so has no copy.
         StoreError
-            If the store is damaged or cannot be written.
+            If the store is damaged or cannot be written, or is split anew meanwhile.
         """
         if self._order == BY_COLUMN:
             return type(self)(self._root, self._held_out)
@@ -193,11 +194,14 @@ class Observations:
         if found._is_copy_of(self):
             return found
         self.refuse_change()
+        self._look_again()
         try:
             write_by_column(self, self._matrix, COPY, memory)
         except (StoreError, KeyError):  # another fit may have made the copy meanwhile: theirs is as good
             if not self._copy()._is_copy_of(self):
                 raise
+        if self.split_mark != self._mark:
+            raise StoreError(f"{self.name}: was split anew while its entries were put in column order; fit again")
         return self._copy()
 
     # ---- what is there --------------------------------------------------------------------------------------
@@ -272,6 +276,14 @@ class Observations:
         return "split" in matrix
 
     @property
+    def split_mark(self) -> str | None:
+        """What tells the stored split from any other; None where none is stored, or one of an earlier version."""
+        matrix = self._matrix
+        holder = matrix if self._order == BY_COLUMN else matrix.get("split", None)
+        mark: Any = None if holder is None else holder.attrs.get(MARK)
+        return mark
+
+    @property
     def has_copy(self) -> bool:
         """Whether the column-ordered copy that `by_column` makes is there."""
         return self._order == BY_COLUMN or self._copy()._is_copy_of(self)
@@ -326,6 +338,7 @@ class Observations:
 
     def row_blocks(self, roles: str | Role | Iterable[str | Role] = ALL_ROLES) -> Iterator[RowBlock]:
         """Read all rows, block after block."""
+        self._look_again()
         for start, stop in self.ranges():
             yield self.row_block(start, stop, roles)
 
@@ -339,6 +352,7 @@ class Observations:
 
     def role_counts(self) -> dict[str, int]:
         """Number of entries of each role."""
+        self._look_again()
         counts = dict.fromkeys(Role, 0)
         if self._held_out is None and not self.has_split:
             counts[Role.TRAIN] = self.nnz
@@ -427,8 +441,7 @@ class Observations:
         """
         self.refuse_change()
         write_split(self._matrix, roles, self.nnz, self.name)
-        for told_before in ("_entries", "stored_bytes"):  # of the earlier split, or of none
-            self.__dict__.pop(told_before, None)
+        self._look_again()
         self.remove_offsets()
 
     def store_offsets(self, offsets: Offsets) -> None:
@@ -590,6 +603,14 @@ class Observations:
     def _entries(self) -> Entries:
         return Entries(self._root, self.name, self._order)
 
+    def _look_again(self) -> None:
+        """Let go of what was read of an earlier split: another process may have stored a new one."""
+        mark = self.split_mark
+        if mark != self._mark:
+            self._mark = mark
+            for told_before in ("_entries", "stored_bytes"):
+                self.__dict__.pop(told_before, None)
+
     def _stored_roles(self, low: int, high: int) -> NDArray[np.uint8]:
         self._split_seen = self._split_seen or self.has_split  # asked for until it is there: at a URL that is a request
         return self.entries("split", low, high) if self._split_seen else np.zeros(high - low, np.uint8)
@@ -602,7 +623,8 @@ class Observations:
         """Whether the copy is there and fits what it was made from; if not it is to be made again."""
         try:
             fits = (self.shape, self.nnz) == (source.shape[::-1], source.nnz)
-            return fits and (self.dtype, self.has_split) == (source.dtype, source.has_split) and self._fits()
+            fits = fits and (self.dtype, self.has_split) == (source.dtype, source.has_split)
+            return fits and self.split_mark == source.split_mark and self._fits()
         except (KeyError, OSError, ValueError, TypeError, StoreError):
             return False
 

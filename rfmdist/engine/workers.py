@@ -1,0 +1,87 @@
+"""The workers of a cluster: whether there are any, and what they may take. Knows Dask; not what they compute."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from collections import Counter
+from typing import Any, NamedTuple
+
+from rfmdist.errors import InputError, RfmdistError
+from rfmdist.machine import free_memory, resident_bytes, steady_memory
+from rfmdist.observations.scratch import let_go
+
+WORKER_SECONDS = 600
+"""How long to wait for a first worker, which a batch system may have to start."""
+SAFE = 0.7
+"""Share of its limit from which on Dask puts what a worker holds on disk; at 0.8 the worker pauses, at 0.95 it ends."""
+
+
+class Workers(NamedTuple):
+    """What all workers have in common: their number, the most threads, the most bytes held, the fewest allowed."""
+
+    number: int
+    threads: int
+    held: int
+    allowed: int
+
+
+class Told(NamedTuple):
+    """What a worker tells: its host, bytes that it holds, its limit if it has one, bytes that are free there."""
+
+    host: str
+    held: int
+    limit: int | None
+    free: int
+
+
+def check_client(client: Any) -> None:
+    """Refuse what cannot run a fit, and wait for a first worker.
+
+    Raises
+    ------
+    InputError
+        If this is no client, or one that is asynchronous or closed.
+    RfmdistError
+        If the cluster has no worker.
+    """
+    from distributed import Client
+
+    if not isinstance(client, Client):
+        raise InputError(f"client {client!r} is none: give a distributed.Client, such as Client(address)")
+    if client.status != "running":
+        raise InputError(f"the client is {client.status}, not running: connect a new one")
+    if client.asynchronous:
+        raise InputError("the client is asynchronous, and a fit waits for its results: connect one that is not")
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    except TimeoutError:
+        address = client.scheduler.address
+        raise RfmdistError(f"the scheduler at {address} has had no worker for {WORKER_SECONDS} s; start some") from None
+
+
+def workers_of(client: Any) -> Workers:
+    """Ask the workers what they may take; what earlier fits have left there goes, and freed memory from now on."""
+    check_client(client)
+    threads, told = client.nthreads().values(), [Told(*each) for each in client.run(_told).values()]
+    there = Counter(each.host for each in told)
+    allowed = [
+        min(each.held + each.free // there[each.host], int(SAFE * each.limit) if each.limit else each.held + each.free)
+        for each in told
+    ]
+    if not told:
+        raise RfmdistError("the cluster has lost its last worker; see that they stay up")
+    return Workers(len(told), max(threads, default=1), max(each.held for each in told), min(allowed))
+
+
+def clear(client: Any) -> None:
+    """Have the workers let go of what a fit that is over has left there."""
+    client.run(let_go, on_error="ignore")
+
+
+def _told(dask_worker: Any) -> tuple[str, int, int | None, int]:
+    steady_memory()
+    gc.collect()
+    let_go()
+    limit = dask_worker.memory_manager.memory_limit
+    return socket.gethostname(), resident_bytes(), limit, free_memory()
