@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -75,7 +75,7 @@ def check_callbacks(callbacks: Any) -> None:
     InputError
     """
     given = callbacks if callbacks is not None else ()
-    if not isinstance(given, Iterable) or not all(map(callable, given)):
+    if not isinstance(given, Sequence) or not all(map(callable, given)):  # an iterator would be used up by looking
         raise InputError(f"callbacks={callbacks!r} must be a list of functions")
 
 

@@ -89,8 +89,9 @@ class Completion:
         Raises
         ------
         InputError
-            If an id or a code is not known.
+            If an id or a code is not known, or the store was split anew after the fit.
         """
+        self.targets.check_split()
         i = self._codes(rows, 0, codes)
         j = self._codes(columns, 1, codes)
         try:
@@ -111,11 +112,12 @@ class Completion:
         Raises
         ------
         InputError
-            If ``start`` is negative or beyond ``stop``.
+            If ``start`` is negative or beyond ``stop``, or the store was split anew after the fit.
         """
         import dask.array as da
         from dask.delayed import delayed
 
+        self.targets.check_split()
         n, last = self.shape[1], self.shape[0] if stop is None else min(stop, self.shape[0])
         if not 0 <= start <= last:
             raise InputError(f"rows {start} to {last} are not a range within 0 to {self.shape[0]}")
@@ -156,13 +158,18 @@ class Completion:
         Raises
         ------
         InputError
-            If there are no entries to score, or an id is not known.
+            If there are no entries to score, an id is not known, or the store was split anew after the fit.
         """
+        self.targets.check_split()
         if any(given is not None for given in (rows, columns, values)):
-            observed = np.asarray(np.nan if values is None else values, np.float64)
+            wrong = InputError("rows, columns and values must be of one length, and the values finite numbers")
+            try:
+                observed = np.asarray(np.nan if values is None else values, np.float64)
+            except (TypeError, ValueError):
+                raise wrong from None
             fits = np.shape(rows) == np.shape(columns) == observed.shape and observed.size > 0
             if not fits or not np.isfinite(observed).all():
-                raise InputError("rows, columns and values must be of one length, and the values finite numbers")
+                raise wrong
             scores = Scores.of(self.predict(rows, columns, codes=codes), observed)
             if not scores.count:
                 raise InputError("none of these entries is determined by what was observed: there is nothing to score")
@@ -211,7 +218,8 @@ class Completion:
         Raises
         ------
         InputError
-            If an id or a code is not known, or ``k`` is not a positive whole number.
+            If an id or a code is not known, ``k`` is not a positive whole number, or the store was split anew after the
+            fit.
         """
         import pandas as pd
 
@@ -232,6 +240,7 @@ class Completion:
         """
         import pandas as pd
 
+        self.targets.check_split()
         k = _checked_count(k)
         wanted = np.arange(self.shape[0]) if rows is None else np.unique(self._codes(rows, 0, codes))
         parts = serving.greatest_predictions(self, wanted, k, exclude_observed)
@@ -343,7 +352,7 @@ class Completion:
                 for block in blocks:
                     measured.rows[block.start : block.stop] = row_offsets(block, measured, measured.row_shrinkage)
             scales = scales.for_rows(blocks, measured)
-        return replace(self.targets, observations=new, offsets=offsets, scales=scales)
+        return replace(self.targets, observations=new, offsets=offsets, scales=scales, split=new.split_mark)
 
     def _codes(self, given: Ids, axis: int, codes: bool) -> NDArray[np.int64]:
         """Codes of ids along an axis, all of them known."""

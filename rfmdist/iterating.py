@@ -167,7 +167,8 @@ class MatrixCompleter(Iterative):
         from rfmdist.observations.ids import known_codes
 
         self._check_fitted("matrix_")
-        i, j = (known_codes(self._observations, given, axis, codes=codes) for axis, given in enumerate((rows, columns)))
+        known = self.matrix_ if codes else self._observations
+        i, j = (known_codes(known, given, axis, codes=codes) for axis, given in enumerate((rows, columns)))
         return self.matrix_[i, j]
 
     def _estimates(self, entries: Entries) -> Iterable[NDArray[np.float64]]:

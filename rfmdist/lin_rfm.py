@@ -309,11 +309,22 @@ class LinRFM(Estimator):
     def score(self, observations: Any, y: Any = None) -> float:
         """Minus the root mean squared error at all entries of ``observations``: greater is better.
 
-        Rows and columns of Observations are matched by id, those of a scipy matrix by place.
+        Rows and columns of Observations are matched by id, those of a scipy matrix by place. So a search that holds
+        out rows, as scikit-learn's do, tells nothing here: hold out entries (`rfmdist.split`).
+
+        Raises
+        ------
+        InputError
+            If a matrix is not of the completed one's shape, or an id is not known.
         """
         self._check_fitted("completion_")
         by_place = not isinstance(observations, Observations)
         given = Observations.from_scipy(observations) if by_place else observations
+        if by_place and given.shape != self.completion_.shape:
+            raise InputError(
+                f"the matrix is of {given.shape}, the completed one of {self.completion_.shape}, and rows go by place;"
+                " give Observations to have them matched by id"
+            )
         coo = given.to_scipy().tocoo()
         rows, columns = (coo.row, coo.col) if by_place else (given.row_ids[coo.row], given.column_ids[coo.col])
         return -self.completion_.score(rows, columns, coo.data, codes=by_place).rmse

@@ -36,7 +36,8 @@ def write_completion(
         If it cannot be written.
     """
     observations = targets.observations
-    _refuse_observations(place_of(path))
+    targets.check_split()
+    refuse_observations(place_of(path))
 
     def add(root: zarr.Group) -> None:
         _add(root, targets, features, step)
@@ -74,8 +75,13 @@ def read_completion(path: str | Path) -> tuple[Targets, Features, Step]:
     return targets, features, Step(float(settings["ridge"]), float(settings["replacement"]))
 
 
-def _refuse_observations(path: Place) -> None:
-    """Refuse to put a completion where plain observations lie: they may be all there is of the data."""
+def refuse_observations(path: Place) -> None:
+    """Refuse to put a completion where plain observations lie: they may be all there is of the data.
+
+    Raises
+    ------
+    InputError
+    """
     try:
         plain = exists(path) and Observations.open(path).attributes("completion") is None
     except UnreachableError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import json
 import re
 import shutil
@@ -241,6 +242,8 @@ class TestVerbs:
         assert run("predict", "fitted.zarr", "pairs.csv", "-o", "out/new.csv", *options).code == 0
         assert run("predict", "fitted.zarr", "pairs.csv", "-o", "new.parquet", *options).code == 0
         assert set(here.iterdir()) - before == {here / "out", here / "new.parquet"}
+        assert run("predict", "fitted.zarr", "pairs.csv", "-o", "out/new.csv.gz", *options).code == 0
+        assert gzip.decompress(Path("out/new.csv.gz").read_bytes()) == Path("out/new.csv").read_bytes()
         table = pd.read_csv("out/new.csv", float_precision="round_trip")
         assert list(table.columns) == ["user", "film", "prediction"]
         assert list(table["user"]) == [1004, 1007, 1001]
@@ -400,6 +403,11 @@ BAD: dict[str, tuple[Callable[[], None] | None, str | list[str], str]] = {
     "budget not a size": (None, "plan store.zarr --memory lots", "is not a size"),
     "memory not a size": (None, "ingest ratings.csv -o new.zarr --column film --memory lots", "is not a size"),
     "existing store": (None, "ingest ratings.csv -o store.zarr --column film", "store.zarr: exists already"),
+    "observations for a completion": (
+        lambda: shutil.copytree("store.zarr", "other.zarr"),
+        "fit store.zarr -o other.zarr --overwrite",
+        "other.zarr: holds observations; name another place for the completion",
+    ),
     "a file for a store": (None, "ingest ratings.csv -o ratings.csv --column film --overwrite", "is not a store"),
     "unknown test entry": (
         _write("new.csv", "user,item\n1000,f999\n"),

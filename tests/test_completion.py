@@ -192,7 +192,33 @@ def test_a_range_outside_the_rows_is_refused(completion: Completion) -> None:
         completion.predict_block(-5)
 
 
-@pytest.mark.parametrize("observed", [None, [1.0], [1.0, np.nan]], ids=str)
+def test_another_split_than_the_fit_s_is_refused(values: Any, tmp_path: Path) -> None:
+    """Entries for test may then be fitted ones: nothing is predicted, scored or saved with them."""
+    model = LinRFM(ridge=0.1, replacement=1, max_iter=2, rank=3, features="factored")
+    kinds = ("never split", lambda store: None), ("split", lambda store: split(store, test=0.2, seed=1))
+    for name, prepare in kinds:
+        store = Observations.from_scipy(oracles.as_sparse(values), tmp_path / name)
+        prepare(store)
+        completion = model.fit(store).completion_
+        completion.predict(0, 0)
+        if name == "split":
+            split(Observations.open(store.path), test=0.2, seed=1)  # the same once more
+            completion.predict(0, 0)
+        split(Observations.open(store.path), test=0.3, seed=2)
+        for call in (
+            lambda: completion.predict(0, 0),  # noqa: B023
+            lambda: completion.predict_block(),  # noqa: B023
+            lambda: completion.score(),  # noqa: B023
+            lambda: completion.recommend([0]),  # noqa: B023
+            lambda: completion.save(tmp_path / "saved"),  # noqa: B023
+        ):
+            with pytest.raises(InputError, match="was split anew after this fit; fit again, or save"):
+                call()
+        assert not (tmp_path / "saved").exists()
+        assert model.fit(store).completion_.score().count
+
+
+@pytest.mark.parametrize("observed", [None, [1.0], [1.0, np.nan], ["a", "b"]], ids=str)
 def test_scores_need_a_finite_value_for_each_pair(completion: Completion, observed: Any) -> None:
     """One value is not spread over two pairs, and none is not NaN."""
     with pytest.raises(InputError, match="must be of one length, and the values finite numbers"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -118,6 +119,40 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
 def test_tables_that_are_not_text(tmp_path: Path, name: str) -> None:
     """Parquet, folders of it, pandas and dask frames, and several inputs together give the same entries."""
     check_entries(ingest(SOURCES[name](tmp_path), tmp_path / "s"))
+
+
+@pytest.mark.parametrize("name", ["ratings[1].csv", "ratings?.csv", "ratings*.csv.gz", "ratings[1].parquet"])
+def test_names_that_are_patterns(tmp_path: Path, name: str) -> None:
+    """The file that is named is read, not one that DuckDB would find by it."""
+    for decoy, frame in ((name, FRAME), (re.sub(r"\[1\]|[?*]", "1", name), FRAME.assign(rating=9.0))):
+        file = tmp_path / decoy
+        frame.to_parquet(file) if file.suffix == ".parquet" else frame.to_csv(file, index=False)
+    check_entries(ingest(tmp_path / name, tmp_path / "s"))
+
+
+def test_a_folder_s_name_is_no_column(tmp_path: Path) -> None:
+    """Folders called name=value, as partitioned tables have them, change nothing of the files in them."""
+    folder = tmp_path / "rating=9"
+    folder.mkdir()
+    FRAME.to_parquet(folder / "p.parquet")
+    FRAME.to_csv(folder / "p.csv", index=False)
+    for source in (folder, folder / "p.parquet", folder / "p.csv"):
+        check_entries(ingest(source, tmp_path / "s", overwrite=True))
+
+
+def test_columns_that_differ_in_case_alone(tmp_path: Path) -> None:
+    """DuckDB takes them for one, so they are refused."""
+    FRAME.assign(UserID=7).to_parquet(tmp_path / "p.parquet")
+    options = {"row": "userId", "column": "movieId", "value": "rating"}
+    refused(tmp_path / "p.parquet", tmp_path, "'userId' and 'UserID' differ in case alone; rename one", **options)
+
+
+@pytest.mark.parametrize("kind", ["float16", "longdouble", "Sparse[float]", "Float64", "Int64", "category"])
+def test_kinds_of_numbers(tmp_path: Path, kind: str) -> None:
+    """Numbers are numbers, however pandas keeps them."""
+    frame = FRAME.assign(rating=pd.Series([4.0, 1.0, 5.0, 0.0]).astype(kind))
+    found = ingest(frame, tmp_path / "s").to_scipy()
+    assert sorted(found.data) == [0.0, 1.0, 4.0, 5.0]
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -330,6 +365,7 @@ def test_missing_files(tmp_path: Path, file: str) -> None:
         (FRAME.assign(userId=[0.5, 1, 2, 3]), "data frame: the row ids are of type float64"),
         (FRAME[:0], "no entries"),
         (FRAME[["userId", "movieId"]], "cannot tell"),
+        (FRAME.assign(rating=FRAME["rating"] + 1j), "the values are complex; use real numbers"),
         ([FRAME, FRAME], "given twice"),
         ([], "nothing to ingest"),
         (17, "a table must be a path or a data frame, not int"),

@@ -343,6 +343,8 @@ def test_score_is_minus_the_rmse(values: Any) -> None:
     seen = ~np.isnan(values)
     expected = -np.sqrt(np.mean((z - values)[seen] ** 2))
     assert model.score(oracles.as_sparse(values)) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(InputError, match="rows go by place; give Observations"):
+        model.score(oracles.as_sparse(values[:10]))
     turned = oracles.as_sparse(values[::-1])
     by_id = Observations.from_scipy(turned, row_ids=np.arange(70)[::-1])
     assert model.score(by_id) == pytest.approx(expected, rel=1e-12)
@@ -374,7 +376,7 @@ REFUSED = [
         ({"clip": v}, "clip=.* must be 'auto', None or")
         for v in ((2, 1), "no", (1,), (0, np.nan), np.array([0.0, 1.0]))
     ],
-    *[({"callbacks": v}, "callbacks=.* must be a list of functions") for v in (3, ["line"])],
+    *[({"callbacks": v}, "callbacks=.* must be a list of functions") for v in (3, ["line"], iter([print]))],
     ({"refit": "no"}, "refit='no' must be True or False"),
     ({"offsets": "all"}, "offsets='all' is not known"),
     ({"offsets": "stored"}, "no offsets are stored"),

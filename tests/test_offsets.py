@@ -103,6 +103,23 @@ def test_a_new_row_gets_what_the_fit_would_give(ratings: Any) -> None:
     assert np.array_equal(row_offsets(oracles.row_block(ratings), found, 5.0), found.rows)
 
 
+def test_roles_go_by_name_too(ratings: Any) -> None:
+    """As everywhere."""
+    observations = Observations.from_scipy(oracles.as_sparse(ratings))
+    split(observations, test=0.3)
+    by_name, by_role = (fit_offsets(observations, roles=roles) for roles in (["train"], {Role.TRAIN}))
+    assert np.array_equal(by_name.rows, by_role.rows)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"shrinkage": -1.0}, {"shrinkage": np.nan}, {"sweeps": 0}, {"roles": "tests"}], ids=str
+)
+def test_settings_out_of_range_are_refused(ratings: Any, wrong: dict[str, Any]) -> None:
+    """A negative shrinkage would divide by what is near 0."""
+    with pytest.raises(InputError):
+        fit_offsets(Observations.from_scipy(oracles.as_sparse(ratings)), **wrong)
+
+
 def test_unknown_kind_is_refused(ratings: Any) -> None:
     """The sentence lists what there is."""
     with pytest.raises(InputError, match="offsets='all' is not known: use one of both, rows, columns, global or None"):

@@ -6,6 +6,7 @@ Outputs are checked before any work, so that a long fit never ends at a path tha
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from rfmdist.engine.workers import check_client
 from rfmdist.errors import InputError, RfmdistError, disk_error
 from rfmdist.observations.files import is_store
 from rfmdist.observations.places import Place, exists, place_of
+from rfmdist.saving import refuse_observations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +48,8 @@ def check_output(output: str | Path, overwrite: bool, store: str | Path | None =
             raise InputError(f"{path}: exists already; name another output or add --overwrite")
         if store is not None and not is_store(path):
             raise InputError(f"{path}: is not a store, so it will not be overwritten; name another output")
+        if store is not None:
+            refuse_observations(path)
         if store is None and isinstance(path, Path) and path.is_dir():
             raise InputError(f"{path}: is a folder; name a file")
     if isinstance(path, str):
@@ -71,7 +75,9 @@ def _check_apart(path: Place, store: Place) -> None:
 
 
 def write_tables(frames: Iterable[pd.DataFrame], path: Path) -> int:
-    """Write tables of the same columns one below the other, as Parquet by suffix, else as CSV; return the rows.
+    """Write tables of the same columns one below the other; return the rows.
+
+    By suffix as Parquet, or else as CSV, compressed where it ends in .gz.
 
     The file appears when it is whole, and one table is in memory at a time.
     """
@@ -91,7 +97,7 @@ def write_tables(frames: Iterable[pd.DataFrame], path: Path) -> int:
 
 def _append_csv(frames: Iterable[pd.DataFrame], path: Path) -> int:
     rows, header = 0, True
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "wt", encoding="utf-8", newline="") as file:
         for frame in frames:
             frame.to_csv(file, index=False, header=header)
             rows, header = rows + len(frame), False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import hashlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -18,22 +18,24 @@ from rfmdist.observations.reading import read_floats
 COPY = "by_column"
 """Name of the column-ordered copy in the row-ordered matrix."""
 MARK = "mark"
-"""Attribute of a split, and of a copy that was made of it: no two splits have the same."""
+"""Attribute of a split, and of a copy that was made of it: a hash of all roles, which no two splits share."""
 
 
 def write_split(matrix: zarr.Group, roles: Iterable[NDArray[np.integer]], size: int, store: str) -> None:
     """Write the role of each of ``size`` entries; the column-ordered copy, which holds the earlier ones, goes."""
     with in_place(matrix, "split", store) as name:
         array, low = create_array(matrix, name, size, np.dtype(np.uint8), FILL["split"]), 0
-        array.attrs[MARK] = uuid.uuid4().hex
+        seen = hashlib.blake2b(digest_size=16)
         for piece in _shards(roles):
             if not np.isin(piece, list(Role)).all():
                 raise InputError(f"{store}: roles are 0 for training, 1 for validation and 2 for test")
             if low + len(piece) <= size:
                 array[low : low + len(piece)] = piece
+                seen.update(np.ascontiguousarray(piece, np.uint8).data)
             low += len(piece)
         if low != size:
             raise InputError(f"{store}: a split of {low} entries does not fit {size} observed entries")
+        array.attrs[MARK] = seen.hexdigest()
         remove(matrix, COPY)  # before the new split bears its name: the two never stand side by side
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,7 +91,8 @@ class TextLayout:
     def _read_csv(self, delimiter: str, quote: str, width: int) -> str:
         columns = ", ".join(f"'c{k}': 'VARCHAR'" for k in range(width))
         return (
-            f"read_csv({quoted(self.path)}, delim={quoted(delimiter)}, quote='{quote}', escape='{quote}',"
+            f"read_csv({quoted_path(self.path)}, hive_partitioning=false, delim={quoted(delimiter)},"
+            f" quote='{quote}', escape='{quote}',"
             f" header=false, auto_detect=false, skip={self.skip}, compression='{_compression(self.path)}',"
             f" columns={{{columns}}})"
         )
@@ -164,6 +166,11 @@ def _compression(path: Path) -> str:
     return "gzip" if path.suffix == ".gz" else "none"
 
 
-def quoted(text: str | Path) -> str:
+def quoted(text: str) -> str:
     """Write text as an SQL literal."""
-    return "'" + str(text).replace("'", "''") + "'"
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quoted_path(path: Path) -> str:
+    """Write a path as an SQL literal that DuckDB does not take for a pattern, which other files may match."""
+    return quoted(re.sub(r"([\[*?])", r"[\1]", str(path)))

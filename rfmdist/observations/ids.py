@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
-
-if TYPE_CHECKING:
-    from rfmdist.observations.store import Observations
 
 EXACT = 1 << 53
 """Floats from here on no longer tell neighbouring integers apart."""
@@ -39,8 +36,10 @@ def codes_of(known: pd.Index[Any], ids: Any) -> NDArray[np.int64]:
     return np.where(exact, known.get_indexer(asked), -1).astype(np.int64)
 
 
-def known_codes(observations: Observations, given: Any, axis: int, *, codes: bool) -> NDArray[np.int64]:
+def known_codes(observations: Any, given: Any, axis: int, *, codes: bool) -> NDArray[np.int64]:
     """Codes of ids of rows (``axis`` 0) or columns (1), or codes as they are given, in the shape of ``given``.
+
+    Of ``observations``, or for codes of whatever has their shape.
 
     Raises
     ------

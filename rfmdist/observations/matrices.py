@@ -110,7 +110,8 @@ def _npz(path: Path, memory: int) -> Table:
         raise InputError(f"{path}: not a sound scipy sparse matrix ({str(error).splitlines()[0]})") from None
     if np.iscomplexobj(coo.data):
         raise InputError(f"{path}: a complex matrix cannot be read; use real values")
-    frame = pa.table({"row": coo.row, "column": coo.col, "value": coo.data})
+    values = coo.data.astype(np.float64) if coo.data.dtype in (np.float16, np.longdouble) else coo.data
+    frame = pa.table({"row": coo.row, "column": coo.col, "value": values})
     fields = {part: Field(f'"{part}"', part != "value") for part in ("row", "column", "value")}
     return Table(str(path), FRAME, fields, frame=frame, extent=Extent(coo.shape, 0, coo.nnz))
 

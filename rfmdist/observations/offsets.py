@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmdist.checks import check_number, check_whole
 from rfmdist.errors import InputError
-from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock
+from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock, parse_roles
 from rfmdist.observations.kept import Entries
 from rfmdist.observations.passes import Group, Here, Part, Runner, groups_of
 from rfmdist.observations.scales import Spread
@@ -28,7 +29,7 @@ def fit_offsets(
     kind: OffsetKind | None = "both",
     *,
     shrinkage: float = SHRINKAGE,
-    roles: Iterable[Role] = FITTED_ROLES,
+    roles: str | Role | Iterable[str | Role] = FITTED_ROLES,
     sweeps: int = SWEEPS,
 ) -> Offsets:
     """Fit ``mean + rows[i] + columns[j]`` to the entries of ``roles``, by alternating shrunken means.
@@ -58,7 +59,9 @@ def fit_offsets(
     if kind is None:
         return given_offsets(observations, None)
     _check(kind)
-    wanted = frozenset(roles)
+    check_number("shrinkage", shrinkage, least=0)
+    check_whole("sweeps", sweeps, 1)
+    wanted = parse_roles(roles)
     facts = overview(observations, [wanted]).of(wanted)
     return find_offsets(Entries(observations, wanted), facts, kind, shrinkage, sweeps, Here())[0]
 

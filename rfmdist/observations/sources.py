@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rfmdist.errors import InputError
 from rfmdist.observations.columns import Given, is_number, resolve_columns
-from rfmdist.observations.delimited import TextLayout, look_at, quoted
+from rfmdist.observations.delimited import TextLayout, look_at, quoted_path
 
 FRAME = "frame"
 """Name under which DuckDB sees a table that is in memory."""
@@ -182,12 +183,16 @@ def _parquet_table(path: Path, given: Given) -> Table:
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
     positions = resolve_columns(str(path), schema.names, len(schema.names), given)
+    folded = [name.lower() for name in schema.names]  # DuckDB takes them for one
+    twins = [name for name in schema.names if folded.count(name.lower()) > 1]
+    if twins:
+        raise InputError(f"{path}: the columns {' and '.join(map(repr, twins))} differ in case alone; rename one")
     fields = {}
     for part, index in positions.items():
         kind = schema.types[index]
         _refuse_float_ids(str(path), part, pa.types.is_floating(kind), str(kind))
         fields[part] = Field(_identifier(schema.names[index]), pa.types.is_integer(kind))
-    return Table(str(path), f"read_parquet({quoted(path)})", fields)
+    return Table(str(path), f"read_parquet({quoted_path(path)}, hive_partitioning=false)", fields)
 
 
 def _frame_table(frame: pd.DataFrame, given: Given) -> Table:
@@ -198,10 +203,16 @@ def _frame_table(frame: pd.DataFrame, given: Given) -> Table:
     columns, fields = {}, {}
     for part, index in positions.items():
         series = frame.iloc[:, index]
+        if isinstance(series.dtype, pd.SparseDtype):
+            series = pd.Series(series.to_numpy())
         integer = pd.api.types.is_integer_dtype(series.dtype)
         _refuse_float_ids(name, part, pd.api.types.is_float_dtype(series.dtype), str(series.dtype))
+        if pd.api.types.is_complex_dtype(series.dtype):
+            raise InputError(f"{name}: the {part}s are complex; use real numbers")
         if not pd.api.types.is_numeric_dtype(series.dtype):
             series = series.astype(object).map(str, na_action="ignore")
+        elif series.dtype in (np.float16, np.longdouble):  # neither Arrow nor DuckDB knows them
+            series = series.astype(np.float64)
         columns[part] = pa.Array.from_pandas(series)
         fields[part] = Field(_identifier(part), integer)
     return Table(name, FRAME, fields, frame=pa.table(columns))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.observations.ahead import ahead
-from rfmdist.observations.blocks import ALL_ROLES, Role
+from rfmdist.observations.blocks import ALL_ROLES, Role, parse_roles
 from rfmdist.observations.kept import pieces
 from rfmdist.observations.passes import Group, Here, Part, Runner, groups_of
 from rfmdist.observations.store import Observations
@@ -159,9 +159,10 @@ def overview(
     return Overview(counts, slots, origin, part.sums, by_row)
 
 
-def summarize(observations: Observations, roles: Iterable[Role] = ALL_ROLES) -> Summary:
+def summarize(observations: Observations, roles: str | Role | Iterable[str | Role] = ALL_ROLES) -> Summary:
     """Summarise the values of the entries of ``roles``."""
-    return overview(observations, [frozenset(roles)]).of(frozenset(roles)).summary
+    wanted = parse_roles(roles)
+    return overview(observations, [wanted]).of(wanted).summary
 
 
 def _gathered(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmdist.errors import InputError
 from rfmdist.observations import loops
 from rfmdist.observations.ahead import Ahead
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role, RowBlock, role_table
@@ -18,6 +19,9 @@ from rfmdist.observations.kept import FiledBlocks, KeptBlocks, Pair
 from rfmdist.observations.scales import Scales
 from rfmdist.observations.scratch import Scratch
 from rfmdist.observations.store import Observations
+
+UNREAD = ""
+"""Of the mark of a split: to be read from the observations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +48,8 @@ class Targets:
         Bytes of blocks that `read` keeps for the next time they are asked for. Copies keep their own.
     scratch : Scratch or None
         Where blocks are put that are beyond that, so that they are not decoded again; None if they are.
+    split : str or None
+        `Observations.split_mark` of the split that roles are of; what it is now when left out.
     """
 
     observations: Observations
@@ -56,9 +62,27 @@ class Targets:
     scales: Scales | None = None
     keep_bytes: int = 0
     scratch: Scratch | None = None
+    split: str | None = UNREAD
     _kept: KeptBlocks = field(default_factory=KeptBlocks, init=False, repr=False)
     _name: str = field(default_factory=lambda: f"blocks-{uuid.uuid4().hex}", init=False, repr=False)
     _ahead: Ahead[Pair] = field(default_factory=Ahead, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.split == UNREAD:
+            object.__setattr__(self, "split", self.observations.split_mark)
+
+    def check_split(self) -> None:
+        """Refuse to go on with another split than that of the fit: its entries for test may be fitted ones.
+
+        Raises
+        ------
+        InputError
+            If another was stored meanwhile.
+        """
+        if self.observations.split_mark != self.split:
+            raise InputError(
+                f"{self.observations.name}: was split anew after this fit; fit again, or save completions before"
+            )
 
     def read(self, start: int, stop: int, upcoming: tuple[int, int] | None = None) -> tuple[RowBlock, RowBlock | None]:
         """Read rows ``start`` to ``stop``: the fitted entries, standardised, and the scored ones, as observed.
