@@ -346,12 +346,11 @@ class Completion:
         """Targets of new rows; their scales are measured as those of the fitted rows were."""
         scales = self.targets.scales
         if scales is not None:
-            blocks = list(new.row_blocks(self.targets.fitted))
             measured = replace(scales.offsets, rows=np.zeros(new.shape[0]))
             if measured.row_shrinkage is not None:
-                for block in blocks:
+                for block in new.row_blocks(self.targets.fitted):
                     measured.rows[block.start : block.stop] = row_offsets(block, measured, measured.row_shrinkage)
-            scales = scales.for_rows(blocks, measured)
+            scales = scales.for_rows(new.row_blocks(self.targets.fitted), measured)
         return replace(self.targets, observations=new, offsets=offsets, scales=scales, split=new.split_mark)
 
     def _codes(self, given: Ids, axis: int, codes: bool) -> NDArray[np.int64]:
