@@ -107,7 +107,7 @@ class Completion:
         -------
         dask.array.Array of shape (stop - start, n)
             float64, one chunk a row block; nothing is computed until asked for. As with slices, a ``stop``
-            beyond the last row means that row. NaN as in `predict`.
+            beyond the last row means that row. NaN as in `predict`, whose numbers these are up to rounding.
 
         Raises
         ------
@@ -160,7 +160,6 @@ class Completion:
         InputError
             If there are no entries to score, an id is not known, or the store was split anew after the fit.
         """
-        self.targets.check_split()
         if any(given is not None for given in (rows, columns, values)):
             wrong = InputError("rows, columns and values must be of one length, and the values finite numbers")
             try:
@@ -174,6 +173,7 @@ class Completion:
             if not scores.count:
                 raise InputError("none of these entries is determined by what was observed: there is nothing to score")
             return scores
+        self.targets.check_split()
         with executor(client) as run:
             scores = self.score_role(Role.TEST, run)
         if not scores.count:

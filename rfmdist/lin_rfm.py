@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, Literal, Self
 
@@ -137,7 +137,7 @@ class LinRFM(Estimator):
         Seed of the held-out entries and of factored features' random start.
     verbose : int, default 0
         1 prints a line an iteration to standard error.
-    callbacks : iterable of callables, optional
+    callbacks : list of callables, optional
         Each is called with an `Iteration` after every iteration; one that returns True ends that stage. One with a
         method ``planned`` is given the plan and the observations before work begins.
 
@@ -207,7 +207,7 @@ class LinRFM(Estimator):
         memory: str | int | None = None,
         random_state: int = 0,
         verbose: int = 0,
-        callbacks: Iterable[Callback] | None = None,
+        callbacks: Sequence[Callback] | None = None,
     ) -> None:
         self.features = features
         self.rank = rank

@@ -62,22 +62,27 @@ def free_memory() -> int:
 
 
 def _left_in_groups() -> Iterator[int]:
-    """Yield what each control group has left that limits this process; what caches files is as good as free."""
+    """Yield what each control group has left that limits this process."""
     for line in OWN_GROUPS.read_text().splitlines() if OWN_GROUPS.exists() else []:
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
-            root, limit, used, prefix = GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"
+            root, names = GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
         elif not controllers:
-            root, limit, used, prefix = GROUPS, "memory.max", "memory.current", ""
+            root, names = GROUPS, ("memory.max", "memory.current", "")
         else:
             continue
         place = root / path.strip("/")
         for folder in (place, *place.parents):
             if folder.is_relative_to(root):
                 with suppress(OSError, ValueError):  # not there, or without a limit
-                    stat = dict(row.split() for row in (folder / "memory.stat").read_text().splitlines())
-                    cached = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
-                    yield int((folder / limit).read_text()) - int((folder / used).read_text()) + cached
+                    yield _left_in(folder, *names)
+
+
+def _left_in(group: Path, limit: str, used: str, prefix: str) -> int:
+    """Bytes that a group has left, by its files of these names; what caches files is as good as free."""
+    told = dict(row.split() for row in (group / "memory.stat").read_text().splitlines())
+    cached = sum(int(told.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+    return int((group / limit).read_text()) - int((group / used).read_text()) + cached
 
 
 def resident_bytes() -> int:

@@ -17,10 +17,9 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import generate
 import heavy_tailed
@@ -29,125 +28,93 @@ from numpy.typing import NDArray
 from turns import Fit, turns
 
 import rfmdist
-from rfmdist.observations.kept import KeptBlocks
 
 SETTINGS = {
     "features": "factored", "ridge": 0.5, "replacement": 1.0, "indicators": 0, "ridge_by_count": 0, "row_scale": 0,
     "side_weight": 0, "tol": 0.0, "validation_fraction": 0.0, "refit": False,
 }  # fmt: skip
+Floats = NDArray[np.float64]
 WHOLE = 1.9
 """What two cores that nobody else uses give of two fits that share nothing, or more."""
 
 
-class Figures:
-    """Seconds and bytes of the iterations of one fit."""
+class Taken(NamedTuple):
+    """What fits took that took turns, by name.
 
-    def __init__(self, before: Any = None) -> None:
-        self._before = before
-        self.records: list[Any] = []
+    Attributes
+    ----------
+    least : dict of float
+        Seconds of the fastest iteration of all.
+    typical : dict of ndarray of shape (rounds,)
+        Median seconds of an iteration in each round.
+    moved : dict of int
+        Least bytes that an iteration moved.
+    """
 
-    def __call__(self, record: Any) -> None:
-        self.records.append(record)
-        if self._before:
-            self._before()
-
-    @property
-    def seconds(self) -> float:
-        """Least seconds of an iteration after the first."""
-        return min(record.seconds for record in self.records[1:])
-
-
-def fitted(store: Path, options: argparse.Namespace, before: Any = None, **more: Any) -> Figures:
-    """Fit a store and return the figures of its iterations."""
-    figures = Figures(before)
-    model = rfmdist.LinRFM(**SETTINGS, rank=options.rank, max_iter=options.repeat + 1, callbacks=[figures], **more)
-    model.fit(rfmdist.Observations.open(store))
-    return figures
+    least: dict[str, float]
+    typical: dict[str, Floats]
+    moved: dict[str, int]
 
 
-def least(found: dict[str, float], names: list[str], seconds: list[float]) -> None:
-    """Keep of each name the least seconds of all rounds."""
-    for name, took in zip(names, seconds, strict=True):
-        found[name] = min(took, found.get(name, took))
-
-
-@contextmanager
-def nothing_kept() -> Iterator[None]:
-    """Have fits keep no block in memory, as where the budget leaves no room."""
-    offer = KeptBlocks.offer
-    KeptBlocks.offer = lambda self, start, stop, pair, limit: pair  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        KeptBlocks.offer = offer  # type: ignore[method-assign]
-
-
-def dropper(store: Path) -> Any:
-    """Return a function that drops the files of a store, and those of fits beside it, from the system's cache."""
-
-    def drop() -> None:
-        for file in [*store.rglob("*"), *store.parent.glob(f".{store.name}.*.scratch/*")]:
-            if file.is_file():
-                descriptor = os.open(file, os.O_RDONLY)
-                os.fsync(descriptor)  # what is not written yet is not dropped
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-                os.close(descriptor)
-
-    return drop
+def take_turns(fits: dict[str, Fit], options: argparse.Namespace, beside: tuple[str, ...] = ()) -> Taken:
+    """Run each fit's iterations, round by round; those named ``beside`` at once too, as "NAME beside"."""
+    seconds, moved = defaultdict[str, list[list[float]]](list), dict[str, int]()
+    orders = [(name,) for name in fits] + ([beside] if beside else [])
+    with turns(fits) as fitting:
+        for number in range(options.rounds):
+            for names in orders[:: (-1) ** number]:
+                for name, turn in fitting.take(names, options.repeat).items():
+                    seconds[name if len(names) == 1 else f"{name} beside"].append(turn.seconds)
+                    moved[name] = min(turn.moved, moved.get(name, turn.moved))
+    least = {name: float(np.min(each)) for name, each in seconds.items()}
+    return Taken(least, {name: np.median(each, axis=1) for name, each in seconds.items()}, moved)
 
 
 def stream(store: Path, options: argparse.Namespace) -> dict[str, float]:
     """Time iterations of kept blocks, and of blocks that are read, warm and cold."""
     found: dict[str, float] = {}
     for sides in ("columns", "both"):
-        names = [f"{sides} {how}" for how in ("kept", "warm", "cold")]
-        for _ in range(options.rounds):
-            seconds = [fitted(store, options, sides=sides).seconds]
-            with nothing_kept():
-                seconds += [fitted(store, options, drop, sides=sides).seconds for drop in (None, dropper(store))]
-            least(found, names, seconds)
-        kept, warm, cold = (found[name] for name in names)
-        print(
-            f"{sides:8} in memory {kept:6.3f} s   from disk, warm {warm:6.3f} s: {kept / warm:.2f} of its speed,"
-            f" cold {cold:6.3f} s: {kept / cold:.2f}",
-            flush=True,
-        )
+        settings = SETTINGS | {"rank": options.rank, "sides": sides}
+        fits = {"kept": Fit(store, settings), "warm": Fit(store, settings, kept=False)}
+        fits["cold"] = Fit(store, settings, kept=False, cold=True)
+        least, typical, _ = take_turns(fits, options)
+        found |= {f"{sides} {name}": each for name, each in least.items()}
+        print(f"{sides:8} in memory {least['kept']:6.3f} s", end="")
+        for name in ("warm", "cold"):
+            print(
+                f"   from disk, {name} {least[name]:6.3f} s: {least['kept'] / least[name]:.2f} of its speed, by rounds"
+                f" {quartiles(typical['kept'] / typical[name])}",
+                end="",
+            )
+        print(flush=True)
     return found
 
 
 def workers(store: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Time one and two processes, and the threads of this one; count what moves."""
+    """Time one and two processes, and the threads of one; count what moves."""
     found: dict[str, float] = {}
     observations = rfmdist.Observations.open(store)
     (m, n), r = observations.shape, options.rank
-    one, other = sorted(os.sched_getaffinity(0))[:2]
+    beside, cores = ("one", "other"), sorted(os.sched_getaffinity(0))
     for sides in ("columns", "both"):
         settings = SETTINGS | {"rank": r, "sides": sides}
-        fits = {f"{count} workers": Fit(str(store), settings, count) for count in (1, 2)}
-        fits["threads"] = Fit(str(store), settings)
-        fits |= {name: Fit(str(store), settings, cores=[core]) for name, core in (("one", one), ("other", other))}
-        rounds = []
-        with turns(fits) as fitting:
-            for number in range(options.rounds):
-                names = [[name] for name in fits] + [["one", "other"]]
-                taken = {tuple(each): fitting.take(each, options.repeat) for each in names[:: (-1) ** number]}
-                rounds.append([turn for each in names for turn in taken[tuple(each)]])
-        seconds = np.array([[turn.seconds for turn in each] for each in rounds])
-        single, pair, threads, *_ = least = seconds.min(axis=(0, 2))
-        for name, value, turn in zip(fits, least, rounds[0], strict=False):
-            found[f"{sides} {name}"] = float(value)
-            found[f"{sides} {name} moved"] = float(turn.moved)
-        by_round = np.median(seconds, axis=2).T
-        machine = by_round[3] / by_round[5] + by_round[4] / by_round[6]
-        times, whole = by_round[0] / by_round[1], machine >= WHOLE
+        fits = {f"{count} workers": Fit(store, settings, count) for count in (1, 2)} | {"threads": Fit(store, settings)}
+        fits |= {name: Fit(store, settings, cores=[core]) for name, core in zip(beside, cores, strict=False)}
+        least, typical, moved = take_turns(fits, options, beside)
+        one, two, threads = (least[name] for name in ("1 workers", "2 workers", "threads"))
+        found |= {f"{sides} {name}": each for name, each in least.items()}
+        found |= {f"{sides} {name} moved": float(each) for name, each in moved.items()}
+        machine = sum(typical[name] / typical[f"{name} beside"] for name in beside)
+        times, whole = typical["1 workers"] / typical["2 workers"], machine >= WHOLE
         plan = rfmdist.plan(observations, rank=r, sides=sides, workers=2, **SETTINGS)
         foreseen = (len(plan.groups) - 1 + 2) * n * r * 4 if sides == "columns" else 2 * (m + n) * r * 4
         print(
-            f"{sides:8} 1 process {single:6.3f} s   2 processes {pair:6.3f} s: {single / pair:.2f} times   2 threads"
-            f" {threads:6.3f} s: {pair / threads:.2f} times 2 processes;  moved {rounds[0][1].moved / 1e6:.1f} MB an"
+            f"{sides:8} 1 process {one:6.3f} s   2 processes {two:6.3f} s: {one / two:.2f} times   2 threads"
+            f" {threads:6.3f} s: {two / threads:.2f} times 2 processes;  moved {moved['2 workers'] / 1e6:.1f} MB an"
             f" iteration, foreseen {foreseen / 1e6:.1f} MB ({len(plan.groups)} groups)\n"
             f"         of {options.rounds} rounds: 2 processes {quartiles(times)} times one, two threads"
-            f" {quartiles(by_round[0] / by_round[2])}, two fits that share nothing {quartiles(machine)};\n"
+            f" {quartiles(typical['1 workers'] / typical['threads'])}, two fits that share nothing"
+            f" {quartiles(machine)};\n"
             f"         of those {np.count_nonzero(whole)} in which the last are {WHOLE} or more: 2 processes"
             f" {quartiles(times[whole])} times one",
             flush=True,
@@ -155,7 +122,7 @@ def workers(store: Path, options: argparse.Namespace) -> dict[str, float]:
     return found
 
 
-def quartiles(values: NDArray[np.float64]) -> str:
+def quartiles(values: Floats) -> str:
     """Say the median and between which values the middle half lies."""
     if not len(values):
         return "-"

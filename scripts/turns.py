@@ -14,9 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import rfmdist
+from rfmdist.observations.kept import KeptBlocks
 
 QUIET = {
     "distributed.worker.profile.enabled": False,
@@ -35,18 +37,38 @@ class Turn(NamedTuple):
 
 @dataclass
 class Fit:
-    """A fit to run: on so many ``workers`` of one thread, or with 0 in its own process, held to ``cores`` if given."""
+    """A fit to run.
 
-    store: str
+    Attributes
+    ----------
+    store : Path
+        What to fit.
+    settings : dict
+        Of the model.
+    workers : int
+        Processes of one thread; 0 for the fit's own process.
+    cores : sequence of int
+        To which it is held, if given.
+    kept : bool
+        Whether blocks stay in memory; or are read each time, as where the budget leaves no room.
+    cold : bool
+        Whether the files are dropped from the system's cache before each iteration.
+    """
+
+    store: Path
     settings: dict[str, Any]
     workers: int = 0
     cores: Sequence[int] = ()
+    kept: bool = True
+    cold: bool = False
 
     def run(self, pipe: Connection) -> None:
         """Fit for ever, as many iterations at a time as ``pipe`` says; until it says 0."""
         os.setpgrp()
         if self.cores:
             os.sched_setaffinity(0, self.cores)
+        if not self.kept:
+            KeptBlocks.offer = lambda self, start, stop, pair, limit: pair  # type: ignore[method-assign]
         records: list[Any] = []
 
         def wait(record: Any) -> bool:
@@ -56,6 +78,8 @@ class Fit:
                 pipe.send([(one.seconds, one.moved_bytes) for one in records])
                 records.clear()
                 left = pipe.recv()
+            if self.cold:
+                drop(self.store)
             return left == 0
 
         left = 2  # the first reads the blocks
@@ -79,15 +103,15 @@ class Turns:
             self._pipes[name].recv()
             self._signal(name, signal.SIGSTOP)
 
-    def take(self, names: Sequence[str], iterations: int) -> list[Turn]:
+    def take(self, names: Sequence[str], iterations: int) -> dict[str, Turn]:
         """Run so many iterations of these fits at once, and one before that is not counted."""
         for name in names:
             self._signal(name, signal.SIGCONT)
             self._pipes[name].send(iterations + 1)
-        found = []
+        found = {}
         for name in names:
             seconds, moved = zip(*self._pipes[name].recv()[1:], strict=True)
-            found.append(Turn(list(seconds), min(moved)))
+            found[name] = Turn(list(seconds), min(moved))
         for name in names:
             self._signal(name, signal.SIGSTOP)
         return found
@@ -124,3 +148,13 @@ def cluster(workers: int) -> Iterator[Any]:
         Client(local) as client,
     ):
         yield client
+
+
+def drop(store: Path) -> None:
+    """Drop the files of a store, and those of fits beside it, from the system's cache."""
+    for file in [*store.rglob("*"), *store.parent.glob(f".{store.name}.*.scratch/*")]:
+        if file.is_file():
+            descriptor = os.open(file, os.O_RDONLY)
+            os.fsync(descriptor)  # what is not written yet is not dropped
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)

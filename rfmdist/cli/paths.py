@@ -16,7 +16,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfmdist.engine.workers import check_client
 from rfmdist.errors import InputError, RfmdistError, disk_error
 from rfmdist.observations.files import is_store
 from rfmdist.observations.places import Place, exists, place_of
@@ -46,11 +45,11 @@ def check_output(output: str | Path, overwrite: bool, store: str | Path | None =
     if exists(path):
         if not overwrite:
             raise InputError(f"{path}: exists already; name another output or add --overwrite")
-        if store is not None and not is_store(path):
-            raise InputError(f"{path}: is not a store, so it will not be overwritten; name another output")
         if store is not None:
+            if not is_store(path):
+                raise InputError(f"{path}: is not a store, so it will not be overwritten; name another output")
             refuse_observations(path)
-        if store is None and isinstance(path, Path) and path.is_dir():
+        elif isinstance(path, Path) and path.is_dir():
             raise InputError(f"{path}: is a folder; name a file")
     if isinstance(path, str):
         return
@@ -127,7 +126,7 @@ def cluster(address: str | None, file: Path | None) -> Iterator[Any]:
     Raises
     ------
     RfmdistError
-        If the scheduler cannot be reached or has no worker.
+        If the scheduler cannot be reached.
     """
     if address is not None and file is not None:
         raise InputError("a scheduler is named in one way: give --scheduler or --scheduler-file, not both")
@@ -140,7 +139,6 @@ def cluster(address: str | None, file: Path | None) -> Iterator[Any]:
 
     _reach(address)
     with Client(address, timeout=CONNECT_SECONDS) as client:
-        check_client(client)
         yield client
 
 

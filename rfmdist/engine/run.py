@@ -250,16 +250,15 @@ def executor(client: Any = None, folder: str | None = None, stripe: int | None =
     What is large goes to the workers through files of ``folder``, which they see too; it is removed in the end. So do,
     here as there, features of the rows of which memory holds no more than a ``stripe`` of rows.
     """
-    if client is not None:
-        check_client(client)
-    with nullcontext() if folder is None else Scratch(folder).kept() as scratch:
-        if client is not None:
-            yield OnClient(client, scratch, stripe)
-        else:
-            with all_threads() as threads:
-                yield InProcess(threads, scratch, stripe)
-    if client is not None:
-        clear(client)
+    keeping = nullcontext() if folder is None else Scratch(folder).kept()
+    if client is None:
+        with keeping as scratch, all_threads() as threads:
+            yield InProcess(threads, scratch, stripe)
+        return
+    check_client(client)
+    with keeping as scratch:
+        yield OnClient(client, scratch, stripe)
+    clear(client)
 
 
 def _done(futures: list[Any]) -> bool:

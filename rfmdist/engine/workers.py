@@ -63,15 +63,13 @@ def check_client(client: Any) -> None:
 def workers_of(client: Any) -> Workers:
     """Ask the workers what they may take; what earlier fits have left there goes, and freed memory from now on."""
     check_client(client)
-    threads, told = client.nthreads().values(), [Told(*each) for each in client.run(_told).values()]
-    there = Counter(each.host for each in told)
-    allowed = [
-        min(each.held + each.free // there[each.host], int(SAFE * each.limit) if each.limit else each.held + each.free)
-        for each in told
-    ]
+    threads, told = client.nthreads().values(), list(client.run(_told).values())
     if not told:
         raise RfmdistError("the cluster has lost its last worker; see that they stay up")
-    return Workers(len(told), max(threads, default=1), max(each.held for each in told), min(allowed))
+    there = Counter(each.host for each in told)
+    shares = [each.held + each.free // there[each.host] for each in told]
+    limits = [int(SAFE * each.limit) for each in told if each.limit]
+    return Workers(len(told), max(threads, default=1), max(each.held for each in told), min(shares + limits))
 
 
 def clear(client: Any) -> None:
@@ -79,9 +77,9 @@ def clear(client: Any) -> None:
     client.run(let_go, on_error="ignore")
 
 
-def _told(dask_worker: Any) -> tuple[str, int, int | None, int]:
+def _told(dask_worker: Any) -> Told:
     steady_memory()
     gc.collect()
     let_go()
     limit = dask_worker.memory_manager.memory_limit
-    return socket.gethostname(), resident_bytes(), limit, free_memory()
+    return Told(socket.gethostname(), resident_bytes(), limit, free_memory())

@@ -83,9 +83,8 @@ def replace_store(new: str, url: str) -> None:
 
 def rename(group: zarr.Group, old: str, new: str) -> None:
     """Give an array, or a group of arrays, its final name, in place of an earlier one of that name."""
-    store = group.store
-    if isinstance(store, LocalStore):
-        folder = Path(store.root) / group.path
+    store, folder = group.store, _folder(group)
+    if folder is not None:
         replace_folder(folder / old, folder / new)
         return
     if isinstance(store, UrlStore):
@@ -129,7 +128,8 @@ def in_place(group: zarr.Group, name: str, store: str) -> Iterator[str]:
     the new is copied there (see `is_torn`).
     """
     temporary = f"{name}.{uuid.uuid4().hex[:8]}.partial"
-    folder = Path(group.store.root) / group.path / temporary if isinstance(group.store, LocalStore) else None
+    place = _folder(group)
+    folder = None if place is None else place / temporary
     try:
         with nullcontext() if folder is None else in_use(folder):
             yield temporary
@@ -152,9 +152,7 @@ def spill_folder(group: zarr.Group) -> Path:
     as much. For a URL it lies in the system's folder for temporary files (``TMPDIR``).
     """
     name = f".rfmdist-{uuid.uuid4().hex[:8]}.spill"
-    if isinstance(group.store, LocalStore):
-        return Path(group.store.root) / group.path / name
-    return Path(tempfile.gettempdir()) / name
+    return (_folder(group) or Path(tempfile.gettempdir())) / name
 
 
 def settle_writes() -> None:
@@ -169,6 +167,11 @@ def settle_writes() -> None:
             await asyncio.wait(tasks, timeout=10)
 
     sync(others())
+
+
+def _folder(group: zarr.Group) -> Path | None:
+    """Where a group lies on a disk; None elsewhere."""
+    return Path(group.store.root) / group.path if isinstance(group.store, LocalStore) else None
 
 
 async def _copy(store: Store, old: str, new: str) -> None:

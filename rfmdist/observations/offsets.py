@@ -55,6 +55,11 @@ def fit_offsets(
     -------
     Offsets
         float64.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of range, or a role or the kind is not known.
     """
     if kind is None:
         return given_offsets(observations, None)

@@ -430,8 +430,8 @@ class Observations:
         """Store the role of every entry; ``roles`` gives them in row order, in pieces of any length.
 
         Stored offsets and the column-ordered copy go: they are of the earlier split. Completions of it that are in
-        memory refuse to go on. The mask is written under a
-        temporary name and renamed, so that a store never holds half of one.
+        memory refuse to go on. The mask is written under a temporary name and renamed, so that a store never holds
+        half of one.
 
         Raises
         ------
