@@ -380,7 +380,8 @@ def _dense_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
     powers = 0.0 if sizes.power == 0.5 else 1.75 if sizes.power == 1 else 2.75  # of (n, n) features
     powers = powers if whole_power(sizes) else ROOT_ARRAYS * 8 / item
     update = n * n * (8 + item) + int(powers * n * n * item)
-    update += 4 * n * n * 8 if sizes.form == "gram" else 0
+    if sizes.form == "gram":  # four arrays around the sums, gone before the next features come
+        update += n * n * (4 * 8 - item)
     yield "update", ours | {"slab": slab, "sums and next features": update + sizes.threads * n * PANEL_BYTES}
 
 
