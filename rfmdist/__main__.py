@@ -1,16 +1,29 @@
 """``python -m rfmdist``: the command line."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Sequence
+
+INTERRUPTED = 130
+"""Exit code of Ctrl-C."""
 
 
-def main() -> None:
-    """Run the command line; Ctrl-C while it is still being imported ends like any other."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends the process with its exit code, on Ctrl-C after one line, whenever it comes."""
     try:
-        from rfmdist.cli import main as run
+        from rfmdist.cli import app
+
+        app(args=arguments, prog_name="rfmdist")
     except KeyboardInterrupt:
-        print("rfmdist: interrupted", file=sys.stderr)
-        sys.exit(130)
-    run()
+        pass
+    except SystemExit as end:
+        if end.code != INTERRUPTED:  # with it Typer ends on Ctrl-C, and says nothing
+            raise
+    # A Ctrl-C inside of an exec() is remembered by Python, which would in the end kill itself: the next one forgets it.
+    exec("")
+    print("rfmdist: interrupted", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

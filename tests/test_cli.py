@@ -24,7 +24,7 @@ import zarr
 from distributed import LocalCluster
 
 from rfmdist import Completion, LinRFM, Observations, Role, plan
-from rfmdist.cli import main
+from rfmdist.__main__ import main
 from rfmdist.cli import paths as cli_paths
 from rfmdist.observations.tables import read_table
 
@@ -337,7 +337,7 @@ class TestVerbs:
 
     def test_command_runs_as_a_process(self) -> None:
         """The help and the version exit with 0; a missing file and a wrong option exit with 2, without a traceback."""
-        command = [sys.executable, "-c", "from rfmdist.cli import main; main()"]
+        command = [sys.executable, "-c", "from rfmdist.__main__ import main; main()"]
         for arguments, code in ((["--help"], 0), (["--version"], 0), (["info", "nope"], 2), (["fit", "--nope"], 2)):
             ended = subprocess.run([*command, *arguments], capture_output=True, text=True)
             assert ended.returncode == code, ended.stderr
@@ -558,17 +558,31 @@ def test_interrupt_is_one_line(here: Path, run: Run, monkeypatch: pytest.MonkeyP
     assert faults.snapshot(here) == before
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_ctrl_c_ends_a_process_with_one_line(here: Path, late: bool) -> None:
-    """A real signal, before or while DuckDB reads, ends with exit code 130, no traceback and no file."""
+@pytest.mark.parametrize("module", ["rfmdist.cli", "typer", "rfmdist.errors", "numpy", "duckdb"])
+def test_ctrl_c_while_modules_load_is_one_line(module: str, here: Path) -> None:
+    """Ctrl-C is told alike when it comes before a verb begins, where Typer sees to it, and in what a verb imports."""
+    before = faults.snapshot(here)
+    program = (
+        "import os, signal, sys\n"
+        f"press = lambda event, of: event == 'import' and of[0] == '{module}' and os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.addaudithook(press)\n"
+        "from rfmdist.__main__ import main\n"
+        "main(['ingest', 'ratings.csv', '-o', 'new.zarr'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "rfmdist: interrupted\n")
+    assert faults.snapshot(here) == before
+
+
+def test_ctrl_c_while_duckdb_reads_is_one_line(here: Path) -> None:
+    """A real signal in the middle of reading ends with exit code 130, no traceback and no file."""
     rows = "\n".join(f"{k // 700},x{k % 700},1" for k in range(700_000))
     Path("many.csv").write_text(rows)
     before = faults.snapshot(here)
     command = [sys.executable, "-m", "rfmdist", "ingest", *["many.csv"] * 50, "-o", "new.zarr"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        if late:
-            process.stderr.readline()  # reading has begun
+        process.stderr.readline()  # reading has begun
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         told = process.stderr.read()

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from distributed import Client, LocalCluster
 
 from rfmdist import recovery
-from rfmdist.cli import main
+from rfmdist.__main__ import main
 from rfmdist.completion import Completion
 from rfmdist.cores import Core, core, counted
 from rfmdist.engine import elimination

@@ -20,7 +20,7 @@ import scipy.sparse as sp
 import zarr
 
 from rfmdist import Completion, InputError, LinRFM, Observations, StoreError
-from rfmdist.cli import main
+from rfmdist.__main__ import main
 from rfmdist.observations.side import side_columns
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "movielens.py"

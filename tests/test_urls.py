@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from zarr.storage import FsspecStore
 
 from rfmdist import Completion, LinRFM, ingest, split
-from rfmdist.cli import main
+from rfmdist.__main__ import main
 from rfmdist.errors import InputError, RfmdistError, StoreError
 from rfmdist.observations import places
 from rfmdist.observations.blocks import Offsets

@@ -6,8 +6,6 @@ imported inside the verbs.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +41,7 @@ from rfmdist.cli.options import (
     given,
     settings,
 )
-from rfmdist.cli.verb import INTERRUPTED, Verb
+from rfmdist.cli.verb import Verb
 
 app = typer.Typer(
     name="rfmdist",
@@ -381,12 +379,3 @@ def similar(
     from rfmdist.completion import Completion
 
     show_table("similar", Completion.open(completion).similar(ids, **given(k=k)), as_json)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ends the process with its exit code."""
-    try:
-        app(args=arguments, prog_name="rfmdist")
-    except KeyboardInterrupt:  # outside of a verb, which tells of its own
-        print("rfmdist: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)

@@ -22,7 +22,8 @@ PYTHON = {
 }
 """Where the defaults of a verb's options are."""
 RENAMED = {("fit", "seed"): "random_state"}
-FAILED, INTERRUPTED = 2, 130
+FAILED = 2
+"""Exit code of what cannot be done as asked."""
 
 
 class Verb(TyperCommand):
@@ -45,11 +46,9 @@ class Verb(TyperCommand):
                 warnings.showwarning = _show_warning
                 return super().invoke(ctx)
         except RfmdistError as error:
-            _end(str(error), FAILED)
+            _end(str(error))
         except MemoryError as error:
-            _end(f"the memory is not enough ({error}); free some or use a larger machine", FAILED)
-        except KeyboardInterrupt:
-            _end("interrupted", INTERRUPTED)
+            _end(f"the memory is not enough ({error}); free some or use a larger machine")
 
 
 def _python_defaults(verb: str) -> dict[str, Any]:
@@ -65,6 +64,6 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"rfmdist: {message}", file=sys.stderr, flush=True)
 
 
-def _end(sentence: str, code: int) -> None:
+def _end(sentence: str) -> None:
     print(f"rfmdist: {sentence}", file=sys.stderr)
-    raise typer.Exit(code)
+    raise typer.Exit(FAILED)
