@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfmdist.engine.calibrate import warm
-from rfmdist.engine.memory import FRESH, FRESH_WORKER
+from rfmdist.engine.memory import COMPILED_LATER, COMPILER, FRESH, FRESH_WORKER
 from rfmdist.engine.plan import NOTHING, Additions, Machine, Plan
 from rfmdist.engine.planner import make_plan
-from rfmdist.engine.workers import workers_of
+from rfmdist.engine.workers import everywhere, workers_of
+from rfmdist.errors import InputError
 from rfmdist.features.augmented import Extras
 from rfmdist.machine import parse_size, resident_bytes
 from rfmdist.observations.store import Observations
@@ -48,7 +50,8 @@ def plan(observations: Any, *, memory: str | int | None = None, workers: int = 0
     Raises
     ------
     InputError
-        If a setting is out of range, or the budget cannot be met: the figure that is needed is told.
+        If a setting is out of range, or the budget cannot be met: a figure is told that is enough, even where the
+        kernels have to be compiled first.
     """
     from rfmdist.lin_rfm import LinRFM
 
@@ -60,7 +63,7 @@ def plan(observations: Any, *, memory: str | int | None = None, workers: int = 0
     check_parameters(model)
     check_workers(workers)
     budget = None if memory is None else parse_size(memory)
-    made = plan_of(model, observations, Machine.of(budget, FRESH, workers, 1 if workers else None))
+    made = _foreseen(model, observations, Machine.of(budget, FRESH, workers, 1 if workers else None))
     check_extras(model, made)
     return made
 
@@ -68,14 +71,24 @@ def plan(observations: Any, *, memory: str | int | None = None, workers: int = 0
 def plan_here(model: LinRFM, observations: Observations, client: Any = None) -> Plan:
     """Plan the fit that is to begin in this process, or on the client's workers.
 
-    In process the kernels are loaded first: what they take, and much more where they are compiled, is then known.
+    The kernels are loaded there first: what they take, and much more where they are compiled, is then known.
     """
     memory = None if model.memory is None else parse_size(model.memory)
+    dtype = model.dtype if model.noise == "auto" else "float64"
     if client is not None:
+        everywhere(client, warm, _foreseen(model, observations, _cluster(memory, client)), dtype)
         return plan_of(model, observations, _cluster(memory, client))
-    first = plan_of(model, observations, Machine.of(memory, resident_bytes()))
-    warm(first, model.dtype if model.noise == "auto" else "float64")
-    return plan_of(model, observations, Machine.of(memory, resident_bytes()), ids_read="pandas" in sys.modules)
+    compiled = warm(_foreseen(model, observations, Machine.of(memory, resident_bytes())), dtype)
+    base = resident_bytes() + (COMPILED_LATER if compiled else 0)
+    return plan_of(model, observations, Machine.of(memory, base), ids_read="pandas" in sys.modules)
+
+
+def _foreseen(model: LinRFM, observations: Observations, machine: Machine) -> Plan:
+    """Plan for processes whose kernels may not be loaded yet; a refusal's figure is enough even to compile them."""
+    with suppress(InputError):
+        return plan_of(model, observations, machine)
+    base, worker_base = max(FRESH, machine.base), max(FRESH_WORKER, machine.worker_base)
+    return plan_of(model, observations, machine._replace(base=base + COMPILER, worker_base=worker_base + COMPILER))
 
 
 def _cluster(memory: int | None, client: Any) -> Machine:

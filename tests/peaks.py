@@ -1,30 +1,23 @@
 """A fit in a process of its own, and its peak beside the plan's: ``python peaks.py STORE SETTINGS OUTPUT``.
 
-SETTINGS is one JSON object of LinRFM's settings; "lean" has the budget that a refusal names and so keeps few blocks,
-"cluster" fits on so many worker processes. Prints one JSON object.
+SETTINGS is one JSON object of LinRFM's settings; "cluster" fits on so many worker processes. Prints one JSON object.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from typing import Any
 
-from rfmdist import InputError, LinRFM, Observations, plan
+from rfmdist import LinRFM, Observations
 from rfmdist.machine import peak_bytes
-
-LEEWAY = 1.03
-"""Times the figure that a refusal names: a process does not always hold the same when the fit begins."""
 
 
 def main() -> None:
     """Fit, save, and tell what was planned and what it took."""
     store, text, output = sys.argv[1:]
     settings = json.loads(text)
-    workers, lean = settings.pop("cluster", 0), settings.pop("lean", False)
-    if lean:
-        settings["memory"] = needed(store, settings)
+    workers = settings.pop("cluster", 0)
     if workers:
         told = on_cluster(store, settings, workers)
     else:
@@ -61,15 +54,6 @@ def facts(model: LinRFM, peak: int, memory: Any) -> dict[str, Any]:
         "parts": memory.parts,
         "seconds": sum(record.seconds for record in model.history_),
     }
-
-
-def needed(store: str, settings: dict[str, Any]) -> int:
-    """Give the bytes that a refusal says are needed."""
-    try:
-        plan(store, memory=1, **settings)
-    except InputError as refused:
-        return int(LEEWAY * 10**6 * int(re.search(r"about (\d+)MB", str(refused))[1]))
-    raise AssertionError("a budget of one byte is refused")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Also what loads, or compiles, the kernels before a fit is planned: what they tak
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -22,7 +23,8 @@ from rfmdist.features.augmented import AugmentedFeatures, Extras, Margin
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Features, Step
-from rfmdist.kernels.threads import Threads
+from rfmdist.kernels.compiling import compilations
+from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.machine import hand_back_memory
 from rfmdist.observations.blocks import RowBlock
 from rfmdist.observations.scratch import FiledValue, Scratch
@@ -54,14 +56,18 @@ def briefly(plan: Plan, observations: Observations) -> Speed:
 _warmed: set[tuple[str, str, bool, str]] = set()
 
 
-def warm(plan: Plan, dtype: Any) -> None:
-    """Load the kernels of such a plan, or compile them, unless this process has done so."""
+def warm(plan: Plan, dtype: Any) -> bool:
+    """Load the kernels of such a plan, unless this process has done so; tell whether some had to be compiled."""
     kind = plan.features, plan.sides, plan.augmented, np.dtype(dtype).name
-    if kind not in _warmed:
-        with all_threads() as threads:
-            solving(plan, (1, plan.sizes.columns), min(plan.sizes.columns, LEAST_ENTRIES), dtype, 0.0, threads)
-        hand_back_memory()
-        _warmed.add(kind)
+    if kind in _warmed:
+        return False
+    few = min(plan.sizes.columns, LEAST_ENTRIES)
+    with one_blas_thread(), compilations() as compiled:
+        solving(plan, (1, few), few, dtype, 0.0, Threads(1))
+    gc.collect()  # the compiler leaves tens of megabytes in circles
+    hand_back_memory()
+    _warmed.add(kind)
+    return compiled.number > 0
 
 
 def solving(plan: Plan, shape: tuple[int, int], entries: int, dtype: Any, seconds: float, threads: Threads) -> float:

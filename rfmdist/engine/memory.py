@@ -20,9 +20,12 @@ from rfmdist.observations.kept import HELD_BYTES, PASS_ENTRIES
 from rfmdist.observations.layout import CHUNK, SHARD
 from rfmdist.observations.scratch import PIECE
 
-FRESH, FRESH_WORKER = 195_000_000, 200_000_000
+FRESH, FRESH_WORKER = 195_000_000, 212_000_000
 """Bytes of a process that has loaded Python, the libraries and the kernels; of a Dask worker beside them. Measured."""
-LOADED_LATER = 12_000_000
+COMPILER, COMPILED_LATER = 110_000_000, 30_000_000
+"""Bytes more, at most, that a process holds for good which compiles the kernels, as the first on a machine does; those
+of them that come while a fit runs, by kernels that only its passes need. Measured."""
+LOADED_LATER = 16_000_000
 """Bytes of what is first used once a fit runs: threads' stacks, codecs, the rest of the kernels. Measured."""
 BLOCKS_HELD = 2
 """Blocks of one group that are alive at once: one is worked on while the next is read."""
@@ -242,7 +245,9 @@ def copy_room(sizes: Sizes, allowed: int, base: int = FRESH) -> int:
 
 def saving(sizes: Sizes) -> Parts:
     """The writing of the completion: its entries by shards, or then the last of them, or roles, beside the ids."""
-    ours = {"features": features_bytes(sizes), "row counts": 8 * sizes.rows}
+    offsets = 8 * (sizes.rows * (2 if sizes.scaled else 1) + sizes.columns)
+    # Of the tables of a fit these remain; its counts are gone.
+    ours = {"features": features_bytes(sizes), "row counts": 8 * sizes.rows, "offsets and counts": offsets}
     shard, entry = min(sizes.entries, SHARD), 4 + sizes.stored
     ours |= {"shard": shard * entry, "blocks in flight": _read_bytes(sizes, sizes.saved_entries)}
     shards = {"shards being written": int(shard * WRITTEN_ENTRY * entry / 8)}
@@ -405,7 +410,7 @@ def worker_memory(sizes: Sizes, threads: int, base: int = FRESH_WORKER) -> Memor
 
     ``base`` is what it holds with the libraries and kernels loaded.
     """
-    always = {"Python and libraries": base + LOADED_LATER, **_worker_tables(sizes)}
+    always = {"Python and libraries": base, **_worker_tables(sizes)}
     kept = {"kept blocks": sizes.kept_rows + sizes.kept_columns}
     one = replace(sizes, threads=1)
     moments = [("start", _worker_start(one, threads))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rfmdist.errors import InputError, RfmdistError
@@ -70,6 +71,16 @@ def workers_of(client: Any) -> Workers:
     shares = [each.held + each.free // there[each.host] for each in told]
     limits = [int(SAFE * each.limit) for each in told if each.limit]
     return Workers(len(told), max(threads, default=1), max(each.held for each in told), min(shares + limits))
+
+
+def everywhere(client: Any, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function on each worker, as a task: Dask waits for those as long as they take."""
+    client.gather(
+        [
+            client.submit(function, *arguments, pure=False, workers=[address], allow_other_workers=True)
+            for address in client.nthreads()
+        ]
+    )
 
 
 def clear(client: Any) -> None:
