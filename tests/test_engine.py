@@ -22,8 +22,9 @@ from distributed import Client, KilledWorker, LocalCluster
 from distributed.comm import CommClosedError
 
 from rfmdist import preparing
-from rfmdist.engine import planner, work, workers
+from rfmdist.engine import calibrate, planner, work, workers
 from rfmdist.engine import run as running
+from rfmdist.engine.memory import FRESH_WORKER
 from rfmdist.engine.run import InProcess, OnClient, executor, sums_held
 from rfmdist.errors import InputError, RfmdistError
 from rfmdist.features import factored
@@ -33,6 +34,7 @@ from rfmdist.observations import scratch
 from rfmdist.observations.ingest import ingest
 from rfmdist.observations.split import split
 from rfmdist.observations.store import Observations
+from rfmdist.planning import plan_here
 
 FIXED = {"ridge": 0.1, "replacement": 1, "max_iter": 3, "tol": 0.0, "validation_fraction": 0, "offsets": None}
 DENSE = {"features": "dense"}
@@ -365,6 +367,21 @@ def test_workers_allow_what_is_below_their_limit() -> None:
         found = workers.workers_of(client)
     assert found.number == found.threads == 1
     assert 0 < found.held < found.allowed == int(0.7 * 600e6)
+
+
+def test_workers_load_their_kernels_before_they_are_planned(small: Observations) -> None:
+    """Each of them, so that what it holds is known; one that cannot is left to the fit itself."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        workers.everywhere(client, divmod, 1, 0)
+        plan = plan_here(LinRFM(features="factored", rank=3), small, client)
+        kinds = list(client.run(lambda: calibrate._warmed).values())
+        held = workers.workers_of(client).held
+    assert len(kinds) == 2
+    assert all(kinds)
+    assert FRESH_WORKER <= plan.machine.worker_base <= max(FRESH_WORKER, 1.1 * held)
 
 
 @pytest.mark.usefixtures("many_groups")

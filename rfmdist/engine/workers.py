@@ -74,13 +74,10 @@ def workers_of(client: Any) -> Workers:
 
 
 def everywhere(client: Any, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call a function on each worker, as a task: Dask waits for those as long as they take."""
-    client.gather(
-        [
-            client.submit(function, *arguments, pure=False, workers=[address], allow_other_workers=True)
-            for address in client.nthreads()
-        ]
-    )
+    """Call a function on each worker, as a task, which may take its time; where it fails, what comes after tells."""
+    alone = {"pure": False, "allow_other_workers": True}
+    calls = [client.submit(function, *arguments, workers=[address], **alone) for address in client.nthreads()]
+    client.gather(calls, errors="skip")
 
 
 def clear(client: Any) -> None:
