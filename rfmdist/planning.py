@@ -79,6 +79,13 @@ def plan_here(model: LinRFM, observations: Observations, client: Any = None) -> 
         everywhere(client, warm, _foreseen(model, observations, _cluster(memory, client)), dtype)
         return plan_of(model, observations, _cluster(memory, client))
     compiled = warm(_foreseen(model, observations, Machine.of(memory, resident_bytes())), dtype)
+    made = _with_kernels(model, observations, memory, compiled)
+    # With the kernels loaded less is left, so that this may be a plan of another kind, which has kernels of its own.
+    return _with_kernels(model, observations, memory, True) if warm(made, dtype) else made
+
+
+def _with_kernels(model: LinRFM, observations: Observations, memory: int | None, compiled: bool) -> Plan:
+    """Plan for this process as it is now, with kernels that were loaded, or ``compiled`` as others then will be."""
     base = resident_bytes() + (COMPILED_LATER if compiled else 0)
     return plan_of(model, observations, Machine.of(memory, base), ids_read="pandas" in sys.modules)
 

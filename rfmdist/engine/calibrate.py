@@ -23,6 +23,7 @@ from rfmdist.features.augmented import AugmentedFeatures, Extras, Margin
 from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Features, Step
+from rfmdist.features.stripes import Batch
 from rfmdist.kernels.compiling import compilations
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.machine import hand_back_memory
@@ -53,17 +54,19 @@ def briefly(plan: Plan, observations: Observations) -> Speed:
     return calibrate(plan, observations, min(SECONDS, BRIEF * plan.flops / USUAL_FLOPS))
 
 
-_warmed: set[tuple[str, str, bool, str]] = set()
+_warmed: set[tuple[str, str, bool, bool, str]] = set()
 
 
 def warm(plan: Plan, dtype: Any) -> bool:
     """Load the kernels of such a plan, unless this process has done so; tell whether some had to be compiled."""
-    kind = plan.features, plan.sides, plan.augmented, np.dtype(dtype).name
+    kind = plan.features, plan.sides, plan.augmented, bool(plan.stripe), np.dtype(dtype).name
     if kind in _warmed:
         return False
     few = min(plan.sizes.columns, LEAST_ENTRIES)
     with one_blas_thread(), compilations() as compiled:
         solving(plan, (1, few), few, dtype, 0.0, Threads(1))
+        if plan.stripe:
+            _solve_striped(plan, few, dtype)
     gc.collect()  # the compiler leaves tens of megabytes in circles
     hand_back_memory()
     _warmed.add(kind)
@@ -122,6 +125,16 @@ def _half_step(features: Features, block: RowBlock, step: Step, threads: Threads
     """What a group does with one block, and what follows of it."""
     partial = features.zero(step)
     features.accumulate(partial, block, features.solve(block, step, threads), step, threads)
+
+
+def _solve_striped(plan: Plan, columns: int, dtype: Any) -> None:
+    """What is done with features that are read by stripes, of one row."""
+    rng, threads = np.random.default_rng(0), Threads(1)
+    features, n = _features(plan, columns, columns, dtype, rng)
+    assert isinstance(features, FactoredFeatures)
+    batch = Batch(features, 0, 1)
+    batch.add(_block(1, n, n, dtype, rng), 0, features.factor, features.offsets, threads)
+    batch.solve(Step(0.5, 1.0, True), threads)
 
 
 def _features(plan: Plan, columns: int, rows: int, dtype: Any, rng: np.random.Generator) -> tuple[Features, int]:
