@@ -22,7 +22,7 @@ from rfmdist.observations.scratch import PIECE
 
 FRESH, FRESH_WORKER = 195_000_000, 212_000_000
 """Bytes of a process that has loaded Python, the libraries and the kernels; of a Dask worker beside them. Measured."""
-COMPILER, COMPILED_LATER = 120_000_000, 30_000_000
+COMPILER, COMPILED_LATER = 120_000_000, 10_000_000
 """Bytes more, at most, that a process holds for good which compiles the kernels, as the first on a machine does; those
 of them that come while a fit runs, by kernels that only its passes need. Measured."""
 LOADED_LATER = 16_000_000
