@@ -10,7 +10,10 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ends the process with its exit code, on Ctrl-C after one line, whenever it comes."""
+    """Run the command line; ends the process with its exit code, on Ctrl-C after one line, whenever it comes.
+
+    What a verb has finished stays: a store that is in its place before Ctrl-C is there.
+    """
     try:
         from rfmdist.cli import app
 

@@ -40,7 +40,6 @@ class Verb(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         from rfmdist.errors import RfmdistError
 
-        # What a verb has finished stays: a store that is in its place before Ctrl-C is there.
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
