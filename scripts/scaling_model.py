@@ -9,7 +9,7 @@ E / 200 rows and at most a million columns. An iteration takes the sum of
     solve       flops / (workers x rate), groups shared out whole
     read        entries x seconds an entry / workers, of blocks that are filed as they are fitted
     publish     the columns' factor to every node, and to every worker there
-    sum         columns alone: partials within a worker, then across workers, four branches a level
+    sum         columns alone: partials within a worker, then across workers, two by two
     left        both sides: the rows' factor, written by parts and read by every node
     update      the client: gathers n x r numbers, multiplies them
     schedule    Dask's scheduler, a task after the other
@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from rfmdist.engine.groups import ENTRIES_PER_FEATURE, FACTORED_ENTRIES, group_number
-from rfmdist.engine.run import FAN
+from rfmdist.engine.run import TAIL
+from rfmdist.engine.tree import LEAF
 
 NODE_CORES, NODE_DISK, WORKER_BYTES = 16, 2e9, 4e9
 """Of a node: workers, bytes read a second; and bytes a worker may hold of the left factor."""
@@ -90,6 +91,8 @@ class Case:
         orders = 2 if both else 1
         groups = group_number(int(e), FACTORED_ENTRIES if both else max(FACTORED_ENTRIES, int(ENTRIES_PER_FEATURE * n)))
         uneven = -(-groups // w) * w / groups
+        busy = min(w, groups)
+        tasks = min(groups, groups / LEAF + TAIL * busy) + 2 * busy  # of groups, and sums
         work = flops(e, m, n, r, self.sides) / (rates.both if both else rates.columns) / w * uneven
         right, left = n * r * ITEM, m * r * ITEM
         passes = 1 + (max(-(-left // WORKER_BYTES), 1) if both else 0)
@@ -98,12 +101,12 @@ class Case:
             "read": 0.0 if self.kept else passes * e * rates.entry / w * uneven,
             "publish": right / self.network + right / COPY_RATE,
             "update": right / self.network + 4 * n * r * r / rates.columns,
-            "schedule": 2 * orders * groups * TASK_SECONDS if w > 1 else 0.0,
+            "schedule": orders * tasks * TASK_SECONDS if w > 1 else 0.0,
         }
         if both:
             found["left"] = left / nodes / self.network + left / self.network + left / COPY_RATE if w > 1 else 0.0
         else:
-            within, across = max(groups / w - 1, 0), (FAN - 1) * np.log(w) / np.log(FAN)
+            within, across = max(groups / w - 1, 0), np.log2(busy)
             found["sum"] = 3 * within * right / COPY_RATE + across * (right / self.network + 3 * right / COPY_RATE)
         disk = 0.0 if self.kept else passes * e * FILED / (nodes * NODE_DISK)
         found["disk"] = max(disk - found["solve"] - found["read"], 0.0)

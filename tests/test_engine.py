@@ -20,12 +20,15 @@ import oracles
 import pytest
 from distributed import Client, KilledWorker, LocalCluster
 from distributed.comm import CommClosedError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rfmdist import preparing
 from rfmdist.engine import calibrate, planner, work, workers
 from rfmdist.engine import run as running
 from rfmdist.engine.memory import FRESH_WORKER
-from rfmdist.engine.run import InProcess, OnClient, executor, sums_held
+from rfmdist.engine.run import InProcess, OnClient, executor
+from rfmdist.engine.tree import LEAF, sums_held
 from rfmdist.errors import InputError, RfmdistError
 from rfmdist.features import factored
 from rfmdist.kernels.threads import Threads
@@ -134,12 +137,23 @@ class Named:
 
 
 @pytest.mark.parametrize("client", [2], indirect=True)
-@pytest.mark.parametrize(("count", "tree"), [(1, "0"), (3, "((0+1)+2)"), (10, "(((((0+1)+2)+3)+(((4+5)+6)+7))+(8+9))")])
+@pytest.mark.parametrize(("count", "tree"), [(1, "0"), (3, "((0+1)+2)"), (9, "(((((0+1)+2)+3)+4)+(((5+6)+7)+8))")])
 def test_the_tree_is_fixed(client: Client, count: int, tree: str) -> None:
-    """Groups are summed in one order, four branches a level, in process as on a cluster."""
+    """Groups are summed in one order, eight one after another and halves of more, in process as on a cluster."""
     groups = [(i, i + 1) for i in range(count)]
     assert InProcess(Threads(1)).reduce(leaf, groups).name == tree
     assert OnClient(client).reduce(leaf, groups).name == tree
+
+
+@given(count=st.integers(1, 100), homes=st.integers(0, 20))
+def test_the_tree_is_that_of_any_number_of_threads(count: int, homes: int) -> None:
+    """Tasks for any number of workers give the sum of one process, and none of them is more than a leaf's work."""
+    groups = [(i, i + 1) for i in range(count)]
+    total = running._GroupTasks(leaf, groups, [], [f"tcp://{k}" for k in range(homes)]).total()
+    assert total.compute(scheduler="sync").name == InProcess(Threads(1)).reduce(leaf, groups).name
+    sizes = [int(str(key).split("_")[0]) for key in dict(total.dask) if "_groups-" in str(key)]
+    assert sum(sizes) == count
+    assert max(sizes) <= LEAF
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 64, 100])

@@ -23,7 +23,7 @@ from rfmdist.engine.plan import (
     half_step_flops,
     megabytes,
 )
-from rfmdist.engine.run import sums_held
+from rfmdist.engine.tree import sums_held
 from rfmdist.features.dense import Form
 from rfmdist.machine import cores, free_memory
 from rfmdist.observations.by_column import MEMORY

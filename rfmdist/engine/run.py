@@ -14,11 +14,12 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, nullcontext, suppress
-from operator import add
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from rfmdist.engine.shelf import FILED_BYTES, Files, Held, Returned, Shelf
+from rfmdist.engine.tree import LEAF, half, parts, summed
 from rfmdist.engine.workers import check_client, clear
 from rfmdist.errors import RfmdistError
 from rfmdist.kernels.threads import Threads, one_blas_thread
@@ -26,10 +27,8 @@ from rfmdist.machine import bytes_read, cores
 from rfmdist.observations.scratch import FiledValue, Scratch
 
 Group = tuple[int, int]
-FAN = 4
-"""Branches of the tree at each level, summed one after another: 64 groups hold four sums at once, not seven."""
-CHAINS = 4
-"""Lowest branches for each thread of a cluster from which on each is one task: a task costs the scheduler 0.9 ms."""
+TAIL = 2
+"""Groups at the end of each thread's that are tasks of their own: others take them if they are done before."""
 ATTEMPTS = 3
 """Times a step is sent anew after workers were lost together with data that only they held."""
 REACH_SECONDS = 1
@@ -93,7 +92,7 @@ class InProcess:
         return value
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
-        return self._tree(function, groups, None, shared)
+        return summed([1] * len(groups), self._each(function, groups, shared), ours=True)
 
     def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
         return self._threads.map(lambda panel: function(panel, *shared), [(panel,) for panel in panels])
@@ -106,19 +105,9 @@ class InProcess:
     def traffic(self) -> Traffic:
         return Traffic(0, bytes_read())
 
-    def _tree(
-        self, function: Callable[..., Any], groups: Sequence[Group], following: Group | None, shared: Sequence[Any]
-    ) -> Any:
-        """Sum over ``groups``, after which ``following`` is next."""
-        if len(groups) == 1:
-            self._threads.following = following
-            return function(groups[0], *shared, self._threads)
-        branches = _branches(groups)
-        afters = [*(branch[0] for branch in branches[1:]), following]
-        total = self._tree(function, branches[0], afters[0], shared)
-        for branch, after in zip(branches[1:], afters[1:], strict=True):
-            total += self._tree(function, branch, after, shared)
-        return total
+    def _each(self, function: Callable[..., Any], groups: Sequence[Group], shared: Sequence[Any]) -> Iterator[Any]:
+        for group, self._threads.following in zip(groups, [*groups[1:], None], strict=True):
+            yield function(group, *shared, self._threads)
 
 
 class Published:
@@ -154,13 +143,8 @@ class OnClient:
         return Traffic(self._sent + sum(sent for sent, _ in told), sum(read for _, read in told))
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
-        def tasks(handles: list[Any]) -> list[Any]:
-            homes = self._homes()
-            most = FAN if len(groups) >= CHAINS * FAN * len(homes) else 1  # groups that one task may take
-            placed = {group: homes[k * len(homes) // len(groups)] for k, group in enumerate(groups) if homes}
-            return [_tree(function, groups, handles, placed, most)]
-
-        return self._computed(tasks, shared)[0]
+        homes = self._homes()
+        return self._computed(lambda handles: [_GroupTasks(function, groups, handles, homes).total()], shared)[0]
 
     def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
         from dask import delayed
@@ -297,42 +281,68 @@ def all_threads() -> Iterator[Threads]:
         threads.close()
 
 
-def sums_held(groups: int) -> int:
-    """Sums that are held at once in process: one a level of the tree, and that of the group at work."""
-    levels = 0
-    while FAN**levels < groups:
-        levels += 1
-    return 1 + levels
+class _GroupTasks:
+    """A function's sum over groups as Dask tasks: parts of the tree that are one thread's work, and their sums.
+
+    A thread's groups are neighbours and its tasks few: each costs the scheduler a millisecond, and the worker a few
+    until the next begins. The last are single groups, for who is done first. Names tell how many groups a task has:
+    by them Dask knows how long it takes.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], groups: Sequence[Group], handles: list[Any], homes: list[str]
+    ) -> None:
+        self._function, self._groups, self._handles, self._homes = function, groups, handles, homes
+        self._slots = [k * len(homes) // len(groups) for k in range(len(groups))]
+
+    def total(self) -> Any:
+        return self._total(0, len(self._groups))
+
+    def _total(self, first: int, last: int) -> Any:
+        """The sum over groups of any threads."""
+        number, mine = last - first, self._slots[first:last].count(self._slots[first])
+        if mine == number:
+            return self._sum(first, parts(number, TAIL if len(self._homes) > 1 else 0))
+        if number <= LEAF:
+            return self._sum(first, [mine] + [1] * (number - mine))
+        middle = first + half(number)
+        return _sum_of([middle - first, last - middle], [self._total(first, middle), self._total(middle, last)])
+
+    def _sum(self, first: int, sizes: list[int]) -> Any:
+        """The sum over parts of so many groups from ``first`` on."""
+        return _sum_of(sizes, [self._part(a, b) for a, b in pairwise(accumulate(sizes, initial=first))])
+
+    def _part(self, first: int, last: int) -> Any:
+        """The sum over groups of one thread, in tasks of at most a leaf; in their order, short ones last."""
+        from dask import annotate, delayed
+
+        number = last - first
+        if number > LEAF:
+            return self._sum(first, [half(number), number - half(number)])
+        where = {"workers": [self._homes[self._slots[first]]], "allow_other_workers": True} if self._homes else {}
+        with annotate(priority=number - first / len(self._groups), **where):
+            name = f"{number}_groups-{uuid.uuid4()}"
+            groups = self._groups[first:last]
+            return delayed(_run_groups)(self._function, groups, *self._handles, dask_key_name=name)
 
 
-def _tree(
-    function: Callable[..., Any], groups: Sequence[Group], handles: list[Any], placed: dict[Group, str], most: int
-) -> Any:
-    """Return the sum over ``groups`` as tasks, up to ``most`` groups of one home in one of them."""
+def _sum_of(sizes: list[int], values: list[Any]) -> Any:
+    """The sum of sums of so many groups, as a task: before all others, since it makes room."""
     from dask import annotate, delayed
 
-    home = placed.get(groups[0])
-    if len(groups) == 1 or (len(groups) <= most and placed.get(groups[-1]) == home):
-        with annotate(**({} if home is None else {"workers": [home], "allow_other_workers": True})):
-            return delayed(_run_groups, pure=False)(function, groups, *handles)
-    first, *others = _branches(groups)
-    total = _tree(function, first, handles, placed, most)
-    for branch in others:
-        total = delayed(add, pure=False)(total, _tree(function, branch, handles, placed, most))
-    return total
-
-
-def _branches(groups: Sequence[Group]) -> list[Sequence[Group]]:
-    """Cut groups into at most `FAN` branches of the tree, as even as whole subtrees allow."""
-    width = 1
-    while width * FAN < len(groups):
-        width *= FAN
-    return [groups[i : i + width] for i in range(0, len(groups), width)]
+    if len(values) == 1:
+        return values[0]
+    with annotate(priority=LEAF + 1):
+        return delayed(_run_sum, pure=False)(sizes, *values)
 
 
 def _run_groups(function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
     with one_blas_thread():
         return InProcess(Threads(1)).reduce(function, groups, *map(_loaded, shared))
+
+
+def _run_sum(sizes: list[int], *values: Any) -> Any:
+    return summed(sizes, iter(values), ours=False)
 
 
 def _run_panel(function: Callable[..., Any], panel: Any, *shared: Any) -> Any:

@@ -93,8 +93,8 @@ class Partial:
         return Partial(sums, self.rows + other.rows, self.scores + other.scores)
 
     def __iadd__(self, other: Partial) -> Self:
-        for name, value in self.sums.items():
-            value += other.sums[name]
+        for name, value in other.sums.items():
+            self.sums[name] += value  # what had no axes is a number once it is a sum, and has no place
         self.rows += other.rows
         self.scores = self.scores + other.scores
         return self

@@ -1,0 +1,74 @@
+"""The fixed tree in which what groups give is added: it depends on their number alone, not on who adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+LEAF = 8
+"""Groups at most that are added one after another; of more, two halves are: 64 groups hold five sums at once."""
+
+
+def half(number: int) -> int:
+    """Return how many of so many groups the first half has."""
+    return -(-number // 2)
+
+
+def sums_held(groups: int) -> int:
+    """Sums that are held at once in process: one a level of the tree, that of a leaf, and that of the group at work."""
+    held = min(groups, 2)
+    while groups > LEAF:
+        groups, held = half(groups), held + 1
+    return held
+
+
+def parts(number: int, tail: int) -> list[int]:
+    """Cut so many groups into parts of the tree: the last ``tail`` are single ones, the others as few as there can be.
+
+    Returns
+    -------
+    list of int
+        Groups of each part.
+    """
+    if tail <= 0:
+        return [number]
+    if tail >= number:
+        return [1] * number
+    if number <= LEAF:
+        return [number - tail] + [1] * tail
+    after = number - half(number)
+    return parts(half(number), tail - after) + parts(after, tail)
+
+
+def summed(sizes: Sequence[int], values: Iterator[Any], ours: bool) -> Any:
+    """Add what so many groups gave, in the tree of all of them.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Of how many groups each of the values is the sum: the tree has that sum, or it is of the first of a leaf.
+    values : iterator
+        They are asked for one by one, when they are added.
+    ours : bool
+        Whether they may be changed.
+    """
+    left = list(sizes)[::-1]
+
+    def node(number: int) -> tuple[Any, bool]:
+        if number > LEAF and left[-1] < number:
+            (total, changeable), (other, _) = node(half(number)), node(number - half(number))
+            return _plus(total, other, changeable), True
+        total, changeable, done = next(values), ours, left.pop()
+        while done < number:
+            total, changeable, done = _plus(total, next(values), changeable), True, done + left.pop()
+        return total, changeable
+
+    return node(sum(left))[0]
+
+
+def _plus(total: Any, other: Any, changeable: bool) -> Any:
+    """Add in place where that may be: a new array costs the system more than adding costs us."""
+    if changeable:
+        total += other
+        return total
+    return total + other
