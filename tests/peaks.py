@@ -33,7 +33,7 @@ def on_cluster(store: str, settings: dict[str, Any], workers: int) -> dict[str, 
 
     with (
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as cluster,
-        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         model = LinRFM(**settings).fit(Observations.open(store), client=client)
         peak = max(client.run(peak_bytes).values())

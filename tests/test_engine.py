@@ -74,7 +74,7 @@ def _cluster(workers: int) -> Iterator[Client]:
             dashboard_address=":0",
             silence_logs=logging.CRITICAL,
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         yield client
 
@@ -351,7 +351,10 @@ def test_a_client_that_cannot_fit_is_refused(
 ) -> None:
     """One sentence says what to do instead."""
     monkeypatch.setattr(workers, "WORKER_SECONDS", 0.1)
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         if kind == "closed":
             client.close()
         with pytest.raises(RfmdistError, match=message):
@@ -376,7 +379,7 @@ def test_workers_allow_what_is_below_their_limit() -> None:
     """A plan without a budget stays where Dask neither spills nor pauses, whatever else the machine has free."""
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit="600MB") as cluster,
-        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         found = workers.workers_of(client)
     assert found.number == found.threads == 1
@@ -387,7 +390,7 @@ def test_workers_load_their_kernels_before_they_are_planned(small: Observations)
     """Each of them, so that what it holds is known; one that cannot is left to the fit itself."""
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         workers.everywhere(client, divmod, 1, 0)
         plan = plan_here(LinRFM(features="factored", rank=3), small, client)

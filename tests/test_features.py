@@ -215,7 +215,11 @@ def test_small_helpers() -> None:
 
 def test_partials_add_up() -> None:
     """Sums of partials add their sums and scores and join their rows in order, in place and not."""
-    one = Partial({"agop": np.eye(2), "squares": np.ones(())}, [(np.ones(1),)], Scores.of(np.array([1.0, 3.0]), np.array([2.0, 1.0])))
+    one = Partial(
+        {"agop": np.eye(2), "squares": np.ones(())},
+        [(np.ones(1),)],
+        Scores.of(np.array([1.0, 3.0]), np.array([2.0, 1.0])),
+    )
     two = Partial({"agop": np.eye(2), "squares": np.ones(())}, [(np.zeros(2),)], one.scores)
     total = one + two
     total += one

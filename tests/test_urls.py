@@ -199,7 +199,7 @@ def test_a_fit_at_a_url_gives_the_same_bits(
     wanted, found = fitted(str(tmp_path / "store.zarr")), fitted(url)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as client,
     ):
         others = fitted(url, client)
         scores = others.score(client=client)

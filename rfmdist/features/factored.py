@@ -173,21 +173,14 @@ class FactoredFeatures:
         Z = B U' + w R, and Z applied to the features' own basis Q is B (U'U + w δ I) K^-T with U'U = K K': no
         product with the sparse residuals is needed.
         """
-        residual = solution.residual
-        partial.sums["squares"] += np.vdot(residual, residual)
-        partial.sums["gram"] += tall_gram(solution.rows, solution.rows)
+        grams_added = threads.start(lambda: self._add_grams(partial, solution))
         if step.crossing:
             rows = self._rows_across(block, solution, step, threads)
             partial.rows.append(rows)
             self._sum_across(partial, block, rows)
-            return
-        least, most = CROSS_PANELS
-        panels = min(max(self.factor.nbytes // CROSS_PANEL_BYTES, least), most)
-        panels = min(panels, max(2, len(residual) // max(len(solution.rows), 1)))  # each looks at every row
-        data = block.indptr, block.indices, residual, solution.rows
-        out = [partial.sums[name] for name in ("cross", "residuals", "counts")]
-        cuts = spans(self.size, max(1, -(-self.size // panels)))
-        threads.map(lambda left, right: kernels.add_cross(*data, left, right, *out), cuts)
+        else:
+            self._add_cross(partial, block, solution, threads)
+        grams_added()
 
     def predict(self, block: RowBlock, solution: Solution, wanted: RowBlock, threads: Threads) -> NDArray[np.float64]:
         """Entries of B U', with intercepts and offsets, at the columns wanted; summed in float64."""
@@ -275,6 +268,22 @@ class FactoredFeatures:
 
     # ---- inside -----------------------------------------------------------------------------------------------
 
+    def _add_grams(self, partial: Partial, solution: Solution) -> None:
+        """Add B'B, and the sum of the squares of R."""
+        partial.sums["squares"] += np.vdot(solution.residual, solution.residual)
+        partial.sums["gram"] += tall_gram(solution.rows, solution.rows)
+
+    def _add_cross(self, partial: Partial, block: RowBlock, solution: Solution, threads: Threads) -> None:
+        """Add R'B, and the sums and the number of each column's residuals."""
+        least, most = CROSS_PANELS
+        panels = min(max(self.factor.nbytes // CROSS_PANEL_BYTES, least), most)
+        rows = max(len(solution.rows), 1)
+        panels = min(panels, max(2, len(solution.residual) // rows))  # each looks at every row
+        data = block.indptr, block.indices, solution.residual, solution.rows
+        out = [partial.sums[name] for name in ("cross", "residuals", "counts")]
+        cuts = spans(self.size, max(1, -(-self.size // panels)))
+        threads.map(lambda left, right: kernels.add_cross(*data, left, right, *out), cuts)
+
     def _ridges(self, block: RowBlock, step: Step) -> NDArray[np.float64]:
         """δ of each row of the block, ndarray of shape (rows,)."""
         return np.full(block.stop - block.start, step.ridge + self.floor)
@@ -311,8 +320,13 @@ class FactoredFeatures:
 
     def _into_basis(self, step: Step) -> Square:
         """(U'U + w δ I) K^-T with U'U = K K'."""
-        mixed = self.gram + self._weight(step) * np.eye(self.rank)
-        return np.asarray(solve_triangular(_root(self.gram, self.factor.dtype), mixed, lower=True).T)
+        return np.asarray((self.gram + self._weight(step) * np.eye(self.rank)) @ self._inverse_root)
+
+    @cached_property
+    def _inverse_root(self) -> Square:
+        """K^-T with U'U = K K', once for all blocks."""
+        root = _root(self.gram, self.factor.dtype)
+        return np.asarray(solve_triangular(root, np.eye(self.rank), lower=True).T)
 
     def _nystrom(self, total: Partial, rows: int, step: Step) -> NDArray[Any]:
         """Z'B K^-T / √m with Z'B = U B'B + w R'B; it takes the place of R'B in ``total``."""

@@ -92,6 +92,16 @@ class Threads:
             return [function(*piece) for piece in pieces]
         return [f.result() for f in [self._pool.submit(function, *piece) for piece in pieces]]
 
+    def start(self, function: Callable[[], Any]) -> Callable[[], Any]:
+        """Call ``function`` beside what is done next, and return what waits for its result; with one thread, at once.
+
+        It may not use these threads itself: it would wait for its own place.
+        """
+        if self._pool is None:
+            found = function()
+            return lambda: found
+        return self._pool.submit(function).result
+
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:

@@ -87,12 +87,17 @@ class RowBlock:
         return self.indptr.nbytes + self.indices.nbytes + self.values.nbytes
 
     def pieces(self, entries: int) -> list[tuple[int, int]]:
-        """Cut the rows, counted from the block's start, into pieces of about ``entries`` entries."""
-        last = self.stop - self.start
-        if last and self.indptr[-1] < entries:  # as below, in a tenth of the time
+        """Cut the rows, counted from the block's start, into pieces of about ``entries`` entries.
+
+        The last of them are a quarter of that: threads that share the pieces then end at about the same time.
+        """
+        last, whole, few = self.stop - self.start, int(self.indptr[-1]), max(entries // 4, 1)
+        if last and whole < few:  # as below, in a tenth of the time
             return [(0, last)]
-        cuts = np.searchsorted(self.indptr, np.arange(0, self.indptr[-1] + entries, entries))
-        cuts = np.unique(np.concatenate([[0], np.minimum(cuts, last), [last]]))
+        large = max(whole - 2 * entries, 0) // entries * entries
+        wanted = np.concatenate([np.arange(0, large, entries), np.arange(large, whole + few, few)])
+        cuts = np.minimum(np.searchsorted(self.indptr, wanted), last)
+        cuts = np.unique(np.concatenate([[0], cuts, [last]]))
         return list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
 
     def longer_than(self, entries: int) -> list[int]:
