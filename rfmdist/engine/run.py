@@ -195,7 +195,7 @@ class OnClient:
         """One attempt, in a frame of its own: no name holds futures of a lost step while workers are waited for."""
         wanted = tasks([self._handle(value) for value in shared])
         futures = self._client.compute(wanted, optimize_graph=False)
-        while not _done(futures):
+        while not _done(self._client, futures):
             if self._client.run_on_scheduler(_homeless):
                 self._client.cancel(futures)
                 raise CancelledError
@@ -245,11 +245,11 @@ def executor(client: Any = None, folder: str | None = None, stripe: int | None =
     clear(client)
 
 
-def _done(futures: list[Any]) -> bool:
-    """Wait for the futures for a while, and tell whether all of them have ended."""
+def _done(client: Any, futures: list[Any]) -> bool:
+    """Wait for the client's futures for a while, and tell whether all of them have ended."""
     from distributed import wait
 
-    with suppress(TimeoutError):
+    with suppress(TimeoutError), client.as_current():  # or it asks the default client, of which there may be none
         wait(futures, timeout=LOOK_SECONDS)
         return True
     return False
