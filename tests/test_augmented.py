@@ -371,7 +371,7 @@ def our_iterates(
 
     while True:
         for block in blocks:
-            total, solution = features.zero(step), features.solve(block, step, pool)
+            total, solution = features.zero(step, pool), features.solve(block, step, pool)
             if block is blocks[0]:
                 yield predictor(solution.rows.copy(), features.factor)
             features.accumulate(total, block, solution, step, pool)

@@ -31,6 +31,7 @@ from rfmdist.engine.run import InProcess, OnClient, executor
 from rfmdist.engine.tree import LEAF, sums_held
 from rfmdist.errors import InputError, RfmdistError
 from rfmdist.features import factored
+from rfmdist.features.protocol import Partial
 from rfmdist.kernels.threads import Threads
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations import scratch
@@ -154,6 +155,23 @@ def test_the_tree_is_that_of_any_number_of_threads(count: int, homes: int) -> No
     sizes = [int(str(key).split("_")[0]) for key in dict(total.dask) if "_groups-" in str(key)]
     assert sum(sizes) == count
     assert max(sizes) <= LEAF
+
+
+def test_what_was_added_is_the_memory_of_what_comes() -> None:
+    """Groups after the first two of a leaf have no new arrays; what is spare goes with the end of the sum."""
+    threads, made = Threads(1), []
+
+    def ones(group: tuple[int, int], threads: Threads) -> Partial:
+        found = threads.zeros((10,), np.float64)
+        assert not found.any()
+        found += 1
+        made.append(found)
+        return Partial({"ones": found, "other": np.zeros(10, np.float32)})
+
+    total = InProcess(threads).reduce(ones, [(i, i + 1) for i in range(20)])
+    assert np.array_equal(total.sums["ones"], np.full(10, 20))
+    assert len({id(array) for array in made}) == sums_held(20)
+    assert id(threads.zeros((10,), np.float64)) not in map(id, made)
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 64, 100])
@@ -489,7 +507,7 @@ def test_what_a_cluster_cannot_do_is_one_sentence(
 ) -> None:
     """Lost data is sent anew three times, a task that kills is not; then the fit ends with our error."""
     client = FailingClient(error)
-    monkeypatch.setattr(running, "_done", lambda _: True)
+    monkeypatch.setattr(running, "_done", lambda *_: True)
     run = OnClient(client)
     with pytest.raises(RfmdistError, match=message):
         run.reduce(leaf, [(0, 1)], run.publish("data"))

@@ -123,7 +123,7 @@ def _rate(read: Callable[[Any], float], items: Iterable[Any], seconds: float) ->
 
 def _half_step(features: Features, block: RowBlock, step: Step, threads: Threads) -> None:
     """What a group does with one block, and what follows of it."""
-    partial = features.zero(step)
+    partial = features.zero(step, threads)
     features.accumulate(partial, block, features.solve(block, step, threads), step, threads)
 
 

@@ -22,6 +22,7 @@ from rfmdist.engine.shelf import FILED_BYTES, Files, Held, Returned, Shelf
 from rfmdist.engine.tree import LEAF, half, parts, summed
 from rfmdist.engine.workers import check_client, clear
 from rfmdist.errors import RfmdistError
+from rfmdist.features.protocol import Partial
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.machine import bytes_read, cores
 from rfmdist.observations.scratch import FiledValue, Scratch
@@ -92,7 +93,10 @@ class InProcess:
         return value
 
     def reduce(self, function: Callable[..., Any], groups: Sequence[Group], *shared: Any) -> Any:
-        return summed([1] * len(groups), self._each(function, groups, shared), ours=True)
+        try:
+            return summed([1] * len(groups), self._each(function, groups, shared), ours=True, gone=self._recycle)
+        finally:
+            self._threads.let_go()
 
     def map_panels(self, function: Callable[..., Any], panels: Sequence[Any], *shared: Any) -> list[Any]:
         return self._threads.map(lambda panel: function(panel, *shared), [(panel,) for panel in panels])
@@ -108,6 +112,11 @@ class InProcess:
     def _each(self, function: Callable[..., Any], groups: Sequence[Group], shared: Sequence[Any]) -> Iterator[Any]:
         for group, self._threads.following in zip(groups, [*groups[1:], None], strict=True):
             yield function(group, *shared, self._threads)
+
+    def _recycle(self, value: Any) -> None:
+        """Let the next group have the memory of what another's was: fresh pages took a tenth of an iteration."""
+        if isinstance(value, Partial):
+            self._threads.recycle(value.sums.values())
 
 
 class Published:

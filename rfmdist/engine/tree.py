@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 LEAF = 8
@@ -40,7 +40,9 @@ def parts(number: int, tail: int) -> list[int]:
     return parts(half(number), tail - after) + parts(after, tail)
 
 
-def summed(sizes: Sequence[int], values: Iterator[Any], ours: bool) -> Any:
+def summed(
+    sizes: Sequence[int], values: Iterator[Any], ours: bool, gone: Callable[[Any], None] = lambda value: None
+) -> Any:
     """Add what so many groups gave, in the tree of all of them.
 
     Parameters
@@ -51,24 +53,27 @@ def summed(sizes: Sequence[int], values: Iterator[Any], ours: bool) -> Any:
         They are asked for one by one, when they are added.
     ours : bool
         Whether they may be changed.
+    gone : callable
+        Told of each value, and each sum, that was added and is not used any more; of nobody else's.
     """
     left = list(sizes)[::-1]
+
+    def plus(total: Any, other: Any, changeable: bool) -> Any:
+        """Add in place where that may be: a new array costs the system more than adding costs us."""
+        if not changeable:
+            return total + other
+        total += other
+        if ours:
+            gone(other)
+        return total
 
     def node(number: int) -> tuple[Any, bool]:
         if number > LEAF and left[-1] < number:
             (total, changeable), (other, _) = node(half(number)), node(number - half(number))
-            return _plus(total, other, changeable), True
+            return plus(total, other, changeable), True
         total, changeable, done = next(values), ours, left.pop()
         while done < number:
-            total, changeable, done = _plus(total, next(values), changeable), True, done + left.pop()
+            total, changeable, done = plus(total, next(values), changeable), True, done + left.pop()
         return total, changeable
 
     return node(sum(left))[0]
-
-
-def _plus(total: Any, other: Any, changeable: bool) -> Any:
-    """Add in place where that may be: a new array costs the system more than adding costs us."""
-    if changeable:
-        total += other
-        return total
-    return total + other

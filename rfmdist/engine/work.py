@@ -25,7 +25,7 @@ def iterate(
     """Return the group's part of the AGOP, and the scores of the held-out entries under these features."""
     if isinstance(features, FactoredFeatures) and isinstance(features.factor, Filed):
         return _striped(group, targets, features, step, slab_rows, shelf, threads)
-    partial = features.zero(step)
+    partial = features.zero(step, threads)
     for block, held_out in _blocks(group, targets, slab_rows, threads):
         solution = features.solve(block, step, threads)
         features.accumulate(partial, block, solution, step, threads)
@@ -57,7 +57,7 @@ def _striped(
 ) -> Partial:
     """Do the same with features that memory does not hold, where no entries are scored."""
     rows = min(slab_rows, most_columns(features.rank, features.factor.itemsize))
-    partial, ranges = features.zero(step), targets.observations.ranges(group, rows=rows)
+    partial, ranges = features.zero(step, threads), targets.observations.ranges(group, rows=rows)
     for blocks in batches(ranges, features.rank, features.factor.itemsize):
         batch = Batch(features, blocks[0][0], blocks[-1][1])
         for low, factor, offsets in batch.stripes():

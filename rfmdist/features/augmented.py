@@ -232,8 +232,8 @@ class AugmentedFeatures(FactoredFeatures):
 
     # ---- the update -------------------------------------------------------------------------------------------
 
-    def zero(self, step: Step) -> Partial:
-        found, dtype, e = super().zero(step), np.float64, self.margins[1].side.shape[1]
+    def zero(self, step: Step, threads: Threads) -> Partial:
+        found, dtype, e = super().zero(step, threads), np.float64, self.margins[1].side.shape[1]
         found.sums["mean"] = np.zeros(self.rank, dtype)
         if self.extras.side_weight:
             found.sums["side"] = np.zeros((self.rank, e), dtype)

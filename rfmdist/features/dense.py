@@ -70,8 +70,8 @@ class DenseFeatures:
     def size(self) -> int:
         return self.matrix.shape[0]
 
-    def zero(self, step: Step) -> Partial:
-        return Partial() if step.crossing else Partial({"agop": np.zeros((self.size, self.size))})
+    def zero(self, step: Step, threads: Threads) -> Partial:
+        return Partial() if step.crossing else Partial({"agop": threads.zeros((self.size, self.size), np.float64)})
 
     def solve(self, block: RowBlock, step: Step, threads: Threads) -> NDArray[Any]:
         """Dual coefficients a = (P[Ω, Ω] + λI)⁻¹ y of each row, ndarray of shape (entries,).

@@ -101,14 +101,14 @@ class FactoredFeatures:
 
     # ---- a block of rows --------------------------------------------------------------------------------------
 
-    def zero(self, step: Step) -> Partial:
+    def zero(self, step: Step, threads: Threads) -> Partial:
         rank, dtype = self.rank, self.factor.dtype
         sums = {"gram": np.zeros((rank, rank)), "squares": np.zeros(())}
         if step.crossing:
             sums["across"] = np.zeros((rank, rank))
         else:
-            sums |= {"cross": np.zeros((self.size, rank), dtype), "residuals": np.zeros(self.size)}
-            sums["counts"] = np.zeros(self.size)
+            sums["cross"] = threads.zeros((self.size, rank), dtype)
+            sums |= {name: threads.zeros((self.size,), np.float64) for name in ("residuals", "counts")}
         return Partial(sums)
 
     def solve(self, block: RowBlock, step: Step, threads: Threads) -> Solution:

@@ -121,8 +121,8 @@ def _joined(pieces: list[NDArray[Any]]) -> NDArray[Any]:
 class Features(Protocol):
     """A feature matrix P; immutable, so that it may be shared among threads and sent to workers."""
 
-    def zero(self, step: Step) -> Partial:
-        """Return the sum of nothing."""
+    def zero(self, step: Step, threads: Threads) -> Partial:
+        """Return the sum of nothing, large arrays from what was recycled."""
         ...
 
     def solve(self, block: RowBlock, step: Step, threads: Threads) -> Any:

@@ -68,6 +68,7 @@ class Threads:
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count) if count > 1 else None
         self._scratch: dict[str, NDArray[np.uint8]] = {}
+        self._spare: dict[tuple[Any, ...], list[NDArray[Any]]] = {}
         self.count = count
         self.following: tuple[int, int] | None = None
         """The group that comes after the one at work, if it is known: its first block may be read ahead."""
@@ -81,6 +82,25 @@ class Threads:
         if name not in self._scratch or size > len(self._scratch[name]):
             self._scratch[name] = np.empty(size, np.uint8)
         return self._scratch[name][:size].view(dtype).reshape(shape)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return an array of zeros for the caller to keep, of memory that was recycled if there is some."""
+        spare = self._spare.setdefault((shape, np.dtype(dtype)), [])
+        if not spare:
+            return np.zeros(shape, dtype)
+        found = spare.pop()
+        found[...] = 0
+        return found
+
+    def recycle(self, arrays: Iterable[NDArray[Any]]) -> None:
+        """Take arrays that nobody uses any more, those of them that `zeros` was asked for."""
+        for array in arrays:
+            if (array.shape, array.dtype) in self._spare:
+                self._spare[array.shape, array.dtype].append(array)
+
+    def let_go(self) -> None:
+        """Let the recycled arrays go."""
+        self._spare.clear()
 
     def map(self, function: Callable[..., Any], pieces: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Call ``function`` on each piece's arguments and return the results in the order of the pieces.
