@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -172,6 +173,21 @@ def test_what_was_added_is_the_memory_of_what_comes() -> None:
     assert np.array_equal(total.sums["ones"], np.full(10, 20))
     assert len({id(array) for array in made}) == sums_held(20)
     assert id(threads.zeros((10,), np.float64)) not in map(id, made)
+
+
+def test_nothing_of_a_sum_is_held_once_it_is_made() -> None:
+    """What groups were given goes with its last user, not when garbage is collected: features of an iteration ago."""
+    shared = np.zeros(1)
+    given = weakref.ref(shared)
+    gc.disable()
+    try:
+        assert InProcess(Threads(1)).reduce(
+            lambda group, shared, threads: group[0], [(k, k) for k in range(20)], shared
+        )
+        del shared
+        assert given() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 64, 100])

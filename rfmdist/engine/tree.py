@@ -56,24 +56,31 @@ def summed(
     gone : callable
         Told of each value, and each sum, that was added and is not used any more; of nobody else's.
     """
-    left = list(sizes)[::-1]
+    return _Sum(list(sizes)[::-1], values, ours, gone).over(sum(sizes))[0]
 
-    def plus(total: Any, other: Any, changeable: bool) -> Any:
+
+class _Sum:
+    """A sum while it is made. No closure that calls itself: what it holds would stay until garbage is collected."""
+
+    def __init__(self, left: list[int], values: Iterator[Any], ours: bool, gone: Callable[[Any], None]) -> None:
+        self._left, self._values, self._ours, self._gone = left, values, ours, gone
+
+    def over(self, number: int) -> tuple[Any, bool]:
+        """Return the sum over the next groups, and whether it may be changed."""
+        if number > LEAF and self._left[-1] < number:
+            (total, changeable), (other, _) = self.over(half(number)), self.over(number - half(number))
+            return self._plus(total, other, changeable), True
+        total, changeable, done = next(self._values), self._ours, self._left.pop()
+        while done < number:
+            total, changeable = self._plus(total, next(self._values), changeable), True
+            done += self._left.pop()
+        return total, changeable
+
+    def _plus(self, total: Any, other: Any, changeable: bool) -> Any:
         """Add in place where that may be: a new array costs the system more than adding costs us."""
         if not changeable:
             return total + other
         total += other
-        if ours:
-            gone(other)
+        if self._ours:
+            self._gone(other)
         return total
-
-    def node(number: int) -> tuple[Any, bool]:
-        if number > LEAF and left[-1] < number:
-            (total, changeable), (other, _) = node(half(number)), node(number - half(number))
-            return plus(total, other, changeable), True
-        total, changeable, done = next(values), ours, left.pop()
-        while done < number:
-            total, changeable, done = plus(total, next(values), changeable), True, done + left.pop()
-        return total, changeable
-
-    return node(sum(left))[0]
