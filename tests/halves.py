@@ -18,7 +18,8 @@ def solved(
     features: Features, values: Any, step: Step, dtype: Any = np.float64, threads: int = 1
 ) -> tuple[Any, Partial]:
     """Solve and sum all rows; give the estimate and the total."""
-    pool, total, estimate = Threads(threads), features.zero(step, Threads(threads)), []
+    pool = Threads(threads)
+    total, estimate = features.zero(step, pool), []
     third = len(values) // 3
     for block in (oracles.row_block(values, *cut, dtype) for cut in ((0, third), (third, len(values)))):
         if block.stop > block.start:

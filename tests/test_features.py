@@ -157,7 +157,7 @@ def test_unit_leaves_predictions_alone(rng: np.random.Generator, scale: float) -
     features = DenseFeatures.start(60, np.float64)
     pool = Threads(1)
     block = oracles.row_block(values)
-    total = features.zero(Step(0.1, 1), Threads(1))
+    total = features.zero(Step(0.1, 1), pool)
     features.accumulate(total, block, features.solve(block, Step(0.1, 1), pool), Step(0.1, 1), pool)
     after = features.update(total, 70, Step(0.1, 1), 0.0, 3, InProcess(pool).map_panels)
     assert 1e-3 < np.trace(after.matrix) / 60 < 1e3

@@ -325,13 +325,12 @@ class FactoredFeatures:
     @cached_property
     def _inverse_root(self) -> Square:
         """K^-T with U'U = K K', once for all blocks."""
-        root = _root(self.gram, self.factor.dtype)
-        return np.asarray(solve_triangular(root, np.eye(self.rank), lower=True).T)
+        return _inverse_root(self.gram, self.factor.dtype)
 
     def _nystrom(self, total: Partial, rows: int, step: Step) -> NDArray[Any]:
         """Z'B K^-T / √m with Z'B = U B'B + w R'B; it takes the place of R'B in ``total``."""
         gram, delta, dtype = total.sums["gram"], step.ridge + self.floor, self.factor.dtype
-        inverse = np.linalg.inv(_root(gram, dtype)).T / np.sqrt(rows)
+        inverse = _inverse_root(gram, dtype) / np.sqrt(rows)
         of_factor = (gram @ inverse).astype(dtype)
         of_cross = (self._weight(step) / delta * inverse).astype(dtype) if delta > 0 else np.zeros_like(of_factor)
         root = total.sums["cross"]  # in its place: at millions of columns another n × r array is what memory lacks
@@ -440,6 +439,11 @@ def _root(gram: Square, dtype: np.dtype[Any]) -> Square:
     unit = gram / np.outer(size, size)
     unit.flat[:: len(gram) + 1] += 4 * len(gram) * np.finfo(dtype).eps
     return size[:, None] * np.linalg.cholesky(unit)
+
+
+def _inverse_root(gram: Square, dtype: np.dtype[Any]) -> Square:
+    """K^-T with K K' = ``gram``, as `_root` has it."""
+    return np.asarray(np.linalg.inv(_root(gram, dtype)).T)
 
 
 def _power_root(gram: Square, floor: float, power: Fraction, dtype: np.dtype[Any]) -> Square:
