@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -140,11 +141,45 @@ def test_threads_keep_the_order() -> None:
         threads.close()
 
 
-def test_an_error_in_a_thread_is_raised() -> None:
-    """A piece that fails fails the map."""
-    threads = Threads(2)
+def test_the_caller_is_one_of_the_threads() -> None:
+    """Three threads are at three pieces at once, and the one that called is among them."""
+    threads, all_here = Threads(3), threading.Barrier(3)
+
+    def who() -> int:
+        all_here.wait(10)
+        return threading.get_ident()
+
+    found = threads.map(who, [()] * 3)
+    threads.close()
+    assert len(set(found)) == 3
+    assert threading.get_ident() in found
+
+
+def test_a_map_is_not_held_up_by_what_runs_beside_it() -> None:
+    """With every other thread at something else, the caller does all pieces, and does not wait for the others."""
+    threads, leave = Threads(2), threading.Event()
+    done = threads.start(lambda: leave.wait(10))
+    assert threads.map(abs, [(-i,) for i in range(5)]) == list(range(5))
+    leave.set()
+    assert done()
+    threads.close()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("failing", [0, 1, 49])
+def test_an_error_in_a_thread_is_raised(count: int, failing: int) -> None:
+    """A piece that fails fails the map, in whatever thread; when it is raised no other piece is at work any more."""
+    threads, at_work = Threads(count), set[int]()
+
+    def piece(number: int) -> float:
+        at_work.add(number)
+        time.sleep(0.001)
+        at_work.remove(number)
+        return 1 / (number - failing)
+
     with pytest.raises(ZeroDivisionError):
-        threads.map(lambda x: 1 / x, [(1,), (0,)])
+        threads.map(piece, [(number,) for number in range(50)])
+    assert not at_work
     threads.close()
 
 

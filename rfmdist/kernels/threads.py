@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
@@ -63,10 +63,10 @@ def _limit() -> Any:
 
 
 class Threads:
-    """A pool that runs pieces of work; with one thread it runs them here, in order."""
+    """So many threads that run pieces of work, the caller's among them; if it is alone, in order."""
 
     def __init__(self, count: int) -> None:
-        self._pool = ThreadPoolExecutor(count) if count > 1 else None
+        self._pool = ThreadPoolExecutor(count - 1) if count > 1 else None
         self._scratch: dict[str, NDArray[np.uint8]] = {}
         self._spare: dict[tuple[Any, ...], list[NDArray[Any]]] = {}
         self.count = count
@@ -105,12 +105,31 @@ class Threads:
     def map(self, function: Callable[..., Any], pieces: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Call ``function`` on each piece's arguments and return the results in the order of the pieces.
 
-        A single piece runs here: handing it to a thread takes as long as thousands of entries.
+        Each thread takes the next piece when it is done with one. A caller that slept and were woken for every piece
+        would take the core from one of them each time: 2,700 times in an iteration of two seconds, and a twentieth of
+        it. A single piece runs here: handing it to a thread takes as long as thousands of entries.
         """
         pieces = list(pieces)
-        if self._pool is None or len(pieces) == 1:
-            return [function(*piece) for piece in pieces]
-        return [f.result() for f in [self._pool.submit(function, *piece) for piece in pieces]]
+        found: list[Any] = [None] * len(pieces)
+        left = iter(range(len(pieces)))
+
+        def work() -> None:
+            for k in left:
+                found[k] = function(*pieces[k])
+
+        others = (
+            [] if self._pool is None else [self._pool.submit(work) for _ in range(min(self.count, len(pieces)) - 1)]
+        )
+        try:
+            work()
+        finally:
+            for _ in left:  # where one failed
+                pass
+            begun = [other for other in others if not other.cancel()]
+            wait(begun)
+        for other in begun:
+            other.result()
+        return found
 
     def start(self, function: Callable[[], Any]) -> Callable[[], Any]:
         """Call ``function`` beside what is done next, and return what waits for its result; with one thread, at once.
