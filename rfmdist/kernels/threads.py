@@ -117,9 +117,8 @@ class Threads:
             for k in left:
                 found[k] = function(*pieces[k])
 
-        others = (
-            [] if self._pool is None else [self._pool.submit(work) for _ in range(min(self.count, len(pieces)) - 1)]
-        )
+        helpers = min(self.count, len(pieces)) - 1
+        others = [] if self._pool is None else [self._pool.submit(work) for _ in range(helpers)]
         try:
             work()
         finally:
