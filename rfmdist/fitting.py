@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
+from sys import getsizeof
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from rfmdist.features.cosine import with_cosines
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.mean import MeanFeatures
 from rfmdist.features.protocol import Features, Scores, Step
+from rfmdist.kernels.threads import Threads
 from rfmdist.observations.blocks import FITTED_ROLES, Role
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import overview
@@ -180,11 +182,13 @@ class Fit:
                 if isinstance(features, FactoredFeatures) and side is not sides[-1]:
                     nbytes = size * features.rank * features.factor.itemsize
                 shelf = self.run.shelf(size, nbytes)
+                # What crosses is in the rows; the sums are r × r.
+                summed = getsizeof(features.zero(step, Threads(1))) if step.crossing else None
                 stack.callback(shelf.discard)
                 with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
                     shared = side.published, handle, step, self.plan.slab_rows, shelf
                     try:
-                        total = self.run.reduce(work.iterate, side.groups, *shared)
+                        total = self.run.reduce(work.iterate, side.groups, *shared, nbytes=summed)
                     except SingularRowError as singular:
                         if side is sides[0]:
                             raise

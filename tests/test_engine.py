@@ -29,7 +29,7 @@ from rfmdist.engine import calibrate, planner, work, workers
 from rfmdist.engine import run as running
 from rfmdist.engine.memory import FRESH_WORKER
 from rfmdist.engine.run import InProcess, OnClient, executor
-from rfmdist.engine.tree import LEAF, sums_held
+from rfmdist.engine.tree import LEAF, Tree, cut, leaves, summed, sums_held
 from rfmdist.errors import InputError, RfmdistError
 from rfmdist.features import factored
 from rfmdist.features.protocol import Partial
@@ -147,15 +147,55 @@ def test_the_tree_is_fixed(client: Client, count: int, tree: str) -> None:
     assert OnClient(client).reduce(leaf, groups).name == tree
 
 
-@given(count=st.integers(1, 100), homes=st.integers(0, 20))
-def test_the_tree_is_that_of_any_number_of_threads(count: int, homes: int) -> None:
-    """Tasks for any number of workers give the sum of one process, and none of them is more than a leaf's work."""
+@given(count=st.integers(1, 100), slots=st.integers(1, 20), tail=st.integers(0, 9))
+def test_the_tree_is_that_of_any_number_of_threads(count: int, slots: int, tail: int) -> None:
+    """Tasks for any number of workers give the sum of one process, added by workers or at once by the client."""
     groups = [(i, i + 1) for i in range(count)]
-    total = running._GroupTasks(leaf, groups, [], [f"tcp://{k}" for k in range(homes)]).total()
-    assert total.compute(scheduler="sync").name == InProcess(Threads(1)).reduce(leaf, groups).name
-    sizes = [int(str(key).split("_")[0]) for key in dict(total.dask) if "_groups-" in str(key)]
+    tree = cut([k * slots // count for k in range(count)], tail)
+    sizes = leaves(tree)
     assert sum(sizes) == count
     assert max(sizes) <= LEAF
+    expected = InProcess(Threads(1)).reduce(leaf, groups).name
+    assert added(tree, groups).name == expected
+    tasks = (added(size, groups[sum(sizes[:k]) :]) for k, size in enumerate(sizes))
+    assert summed(sizes, tasks, ours=False).name == expected
+
+
+def added(tree: Tree, groups: list[tuple[int, int]]) -> Any:
+    """Add as tasks do."""
+    if isinstance(tree, int):
+        return InProcess(Threads(1)).reduce(leaf, groups[:tree])
+    sizes = [sum(leaves(part)) for part in tree]
+    return summed(sizes, (added(part, groups[sum(sizes[:k]) :]) for k, part in enumerate(tree)), ours=False)
+
+
+@pytest.mark.parametrize("client", [2], indirect=True)
+@pytest.mark.parametrize("nbytes", [None, 1, running.SUMMED_HERE])
+def test_the_client_adds_what_takes_few_bytes(
+    client: Client, nbytes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same tree, by tasks on workers or by the client, which then asks for several results."""
+    groups, asked, done = [(i, i + 1) for i in range(20)], [], running._done
+    monkeypatch.setattr(running, "_done", lambda client, futures: asked.append(len(futures)) or done(client, futures))
+    assert OnClient(client).reduce(leaf, groups, nbytes=nbytes).name == InProcess(Threads(1)).reduce(leaf, groups).name
+    assert (asked[0] > 1) == (nbytes == 1)
+
+
+@pytest.mark.parametrize("client", [2], indirect=True)
+def test_a_failure_does_not_wait_for_the_others(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one group raises is told while others are at work."""
+    monkeypatch.setattr(running, "LOOK_SECONDS", 0.1)
+    started = time.perf_counter()
+    with pytest.raises(InputError, match="of group 0"):
+        OnClient(client).reduce(fails_or_sleeps, [(0, 1), (1, 2)], nbytes=1)
+    assert time.perf_counter() - started < 3
+
+
+def fails_or_sleeps(group: tuple[int, int], threads: Threads) -> None:
+    """Fail at the first group, and take long over others."""
+    if group[0] == 0:
+        raise InputError("of group 0")
+    time.sleep(3)
 
 
 def test_what_was_added_is_the_memory_of_what_comes() -> None:
@@ -493,8 +533,9 @@ class FailingClient:
             raise self.error
         return value
 
-    def compute(self, *_: Any, **__: Any) -> None:
+    def get(self, *_: Any, **__: Any) -> list[Any]:
         """Take a graph."""
+        return []
 
     def gather(self, *_: Any, **__: Any) -> None:
         """Fail."""

@@ -10,8 +10,8 @@ GROUPS, MANY_ENTRIES, MOST_GROUPS = 64, 1 << 25, 1 << 13
 rounds of tasks that stay long beside what a task costs."""
 GROUP_ENTRIES = 1 << 18
 """Entries of a group of a pass that only scores."""
-FACTORED_ENTRIES = 1 << 19
-"""Fewest entries of a group of a factored fit: some 30 ms of a core at r = 32."""
+FACTORED_ENTRIES = 1 << 18
+"""Fewest entries of a group of a factored fit: some 40 ms of a core at r = 32."""
 ENTRIES_PER_FEATURE = 20
 """Entries of a group for each row of U where a group sums n × r numbers: adding them then costs little."""
 

@@ -8,6 +8,9 @@ from typing import Any
 LEAF = 8
 """Groups at most that are added one after another; of more, two halves are: 64 groups hold five sums at once."""
 
+Tree = int | Sequence["Tree"]
+"""The tree as tasks compute it: a number of groups that one of them adds, or what is added of several."""
+
 
 def half(number: int) -> int:
     """Return how many of so many groups the first half has."""
@@ -22,14 +25,26 @@ def sums_held(groups: int) -> int:
     return held
 
 
-def parts(number: int, tail: int) -> list[int]:
-    """Cut so many groups into parts of the tree: the last ``tail`` are single ones, the others as few as there can be.
+def cut(slots: Sequence[int], tail: int) -> Tree:
+    """Cut the tree into tasks: a leaf's groups at most, of one slot; of each slot the last ``tail`` are single ones.
 
-    Returns
-    -------
-    list of int
-        Groups of each part.
+    Parameters
+    ----------
+    slots : sequence of int
+        Where each group is best run: neighbours together.
     """
+    number, mine = len(slots), slots.count(slots[0])
+    if mine == number:
+        found = [_halved(size) for size in _parts(number, tail)]
+        return found if len(found) > 1 else found[0]
+    if number <= LEAF:
+        return [mine] + [1] * (number - mine)
+    middle = half(number)
+    return [cut(slots[:middle], tail), cut(slots[middle:], tail)]
+
+
+def _parts(number: int, tail: int) -> list[int]:
+    """Cut so many groups into parts of the tree: the last ``tail`` are single ones, the others as few as can be."""
     if tail <= 0:
         return [number]
     if tail >= number:
@@ -37,7 +52,17 @@ def parts(number: int, tail: int) -> list[int]:
     if number <= LEAF:
         return [number - tail] + [1] * tail
     after = number - half(number)
-    return parts(half(number), tail - after) + parts(after, tail)
+    return _parts(half(number), tail - after) + _parts(after, tail)
+
+
+def _halved(number: int) -> Tree:
+    """Cut a part of the tree into leaves: what is held at once is a sum a level."""
+    return number if number <= LEAF else [_halved(half(number)), _halved(number - half(number))]
+
+
+def leaves(tree: Tree) -> list[int]:
+    """Return how many groups each task of the tree has that adds groups."""
+    return [tree] if isinstance(tree, int) else [size for part in tree for size in leaves(part)]
 
 
 def summed(

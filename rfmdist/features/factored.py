@@ -236,9 +236,9 @@ class FactoredFeatures:
         """
         if not isinstance(self.factor, Filed):
             return self
-        return resident(self.factor.scratch, f"{self.factor.name}-{self.factor.cuts[0]}", self.in_memory)
+        return resident(self.factor.scratch, f"{self.factor.name}-{self.factor.cuts[0]}", self.read_in)
 
-    def in_memory(self) -> Self:
+    def read_in(self) -> Self:
         """Return the same features, read from files as far as they lie there, unless they are read by stripes."""
         if not isinstance(self.factor, Filed) or self.factor.stripe:
             return self

@@ -41,11 +41,17 @@ class Scratch:
     ----------
     folder : str
         Path or URL.
+
+    Attributes
+    ----------
+    on_disk : bool
+        Whether a file is near: on a disk of this machine, or one that the system shows as such.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self._system, self._path = file_system(folder)
+        self.on_disk = isinstance(self._system, LocalFileSystem)
         self._removed = False
 
     def __reduce__(self) -> tuple[type[Scratch], tuple[str]]:
@@ -54,9 +60,8 @@ class Scratch:
     @contextmanager
     def kept(self) -> Iterator[Self]:
         """Remove the folder in the end, and first those that killed processes left beside it on a disk."""
-        local = isinstance(self._system, LocalFileSystem)
         try:
-            with in_use(Path(self._path)) if local else nullcontext():
+            with in_use(Path(self._path)) if self.on_disk else nullcontext():
                 yield self
         finally:
             self.remove()
@@ -70,17 +75,17 @@ class Scratch:
             If the disk is full or the folder cannot be written.
         """
         path = f"{self._path}/{name}"
-        local = isinstance(self._system, LocalFileSystem)  # elsewhere a file appears when it is closed
-        unfinished = f"{path}.{uuid.uuid4().hex[:8]}.partial" if local else path
+        # Elsewhere a file appears when it is closed.
+        unfinished = f"{path}.{uuid.uuid4().hex[:8]}.partial" if self.on_disk else path
         try:
-            with nullcontext() if local else reaching(self.folder):
-                if not local:
+            with nullcontext() if self.on_disk else reaching(self.folder):
+                if not self.on_disk:
                     self._system.makedirs(self._path, exist_ok=True)
                 with self._system.open(unfinished, "wb") as file:
                     for buffer in buffers:
                         view = memoryview(buffer)
                         file.write(view.cast("B") if view.nbytes else b"")
-                if local:
+                if self.on_disk:
                     self._system.mv(unfinished, path)
         except OSError as error:
             raise disk_error(error, self.folder) from None
@@ -111,7 +116,7 @@ class Scratch:
     @property
     def free(self) -> int | None:
         """Bytes that are free on the folder's disk; None where it is no disk's."""
-        if not isinstance(self._system, LocalFileSystem):
+        if not self.on_disk:
             return None
         with suppress(OSError):
             return shutil.disk_usage(os.path.dirname(self._path)).free
@@ -127,7 +132,7 @@ class Scratch:
             return
         self._removed = not prefix
         try:
-            with nullcontext() if isinstance(self._system, LocalFileSystem) else reaching(self.folder):
+            with nullcontext() if self.on_disk else reaching(self.folder):
                 self._remove(prefix)
         except (UnreachableError, OSError) as error:  # what was computed with it is worth more
             warnings.warn(f"{error}; remove this folder by hand", stacklevel=2)
@@ -138,9 +143,13 @@ class Scratch:
         if not prefix:
             self._system.rm(self._path, recursive=True)
             return
-        for path in self._system.ls(self._path, detail=False):
-            if os.path.basename(path).startswith(prefix):
-                self._system.rm(path)
+        found = self._system.ls(self._path, detail=False)
+        paths = [path for path in found if os.path.basename(path).startswith(prefix)]
+        if self.on_disk:
+            for path in paths:
+                os.remove(path)
+        elif paths:
+            self._system.rm(paths)  # in one call, where each is a journey
 
 
 @dataclass(frozen=True)
@@ -268,7 +277,7 @@ class FiledValue:
         head, *buffers = [np.empty(size, np.uint8) for size in self.sizes]
         self.scratch.read(self.name, 0, [head, *buffers])
         value = pickle.loads(head.data, buffers=buffers)
-        return value.in_memory() if hasattr(value, "in_memory") else value
+        return value.read_in() if hasattr(value, "read_in") else value
 
 
 def let_go() -> None:
