@@ -466,16 +466,16 @@ def test_stripes_are_planned_where_they_are_asked_for_and_possible() -> None:
         asked = {"sides": "both", "rank": 64} | asked
         return make_plan(observations, "float32", machine=Machine.of(megabytes * 10**6), **asked)
 
-    plans = [made(megabytes) for megabytes in (700, 800, 4000)]
+    plans = [made(megabytes) for megabytes in (600, 800, 4000)]
     assert 0 < plans[0].stripe < plans[1].stripe < 2_000_000
     assert plans[2].stripe is None
     assert plans[0].why.endswith("of the rows' factor memory holds a stripe at a time")
     assert f"{plans[0].stripe} rows of the rows' factor at once" in plans[0].told()
     assert plans[0].read_bytes > plans[2].read_bytes
-    assert made(700, sides="auto").sides == "columns"
+    assert made(600, sides="auto").sides == "columns"
     for refused in ({"path": None}, {"additions": Additions(indicators=True)}):
         with pytest.raises(InputError, match="features of rank 64 need"):
-            made(700, **refused)
+            made(600, **refused)
 
 
 @pytest.mark.parametrize("workers", [-1, 1.5, "two", True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def test_shelves_give_the_rows_in_order(kind: str, rng: np.random.Generator, tmp
     if kind == "files":
         assert matrix.shape == (12, 3)
         assert vector.shape == (12,)
-        assert np.array_equal(matrix.load(5, 9), expected[0][5:9])
+        for part, whole in zip((matrix, vector), expected, strict=True):
+            assert np.array_equal(part.load(5, 9), whole[5:9])
         matrix, vector = matrix.load(), vector.load()
     assert np.array_equal(matrix, expected[0])
     assert np.array_equal(vector, expected[1])
@@ -96,8 +98,8 @@ def test_shelves_give_the_rows_in_order(kind: str, rng: np.random.Generator, tmp
 def test_filed_rows_are_multiplied_as_they_are_read(rng: np.random.Generator, tmp_path: Path) -> None:
     """What is to be done with the rows is done piece by piece, with the numbers of the whole."""
     rows, square, beside = rng.random((40_000, 3)), rng.random((3, 2)), rng.random((40_000, 1))
-    whole = Filed.write(Scratch(str(tmp_path)), "rows", 0, rows)
-    turned = Filed(whole.scratch, whole.name, whole.dtype, 3, whole.cuts, square, beside)
+    (whole,) = Filed.write(Scratch(str(tmp_path)), "rows", 0, [rows])
+    turned = replace(whole, square=square, beside=beside)
     assert turned.shape == (40_000, 3)
     assert np.allclose(turned.load(), np.column_stack([rows @ square, beside]))
     assert np.array_equal(turned.load(20_000, 20_010), turned.load()[20_000:20_010])
@@ -128,7 +130,7 @@ def test_what_stands_for_a_value_is_small(rng: np.random.Generator, tmp_path: Pa
 
 def test_rows_in_files_count_for_nothing(rng: np.random.Generator, tmp_path: Path) -> None:
     """Dask places and counts what it moves by size: what lies in a file is not moved."""
-    filed = Filed.write(Scratch(str(tmp_path)), "rows", 0, rng.random((1000, 64)))
+    (filed,) = Filed.write(Scratch(str(tmp_path)), "rows", 0, [rng.random((1000, 64))])
     assert sizeof(Partial({"sum": np.zeros(100)}, [(filed,)])) < 1000
     assert sizeof(Partial({}, [(filed.load(),)])) >= 1000 * 64 * 8
 
@@ -163,7 +165,7 @@ def test_workers_keep_blocks_though_dask_takes_copies_away(small: Observations, 
 @pytest.mark.parametrize("torn", [True, False])
 def test_a_torn_or_lost_file_is_told(torn: bool, rng: np.random.Generator, tmp_path: Path) -> None:
     """One sentence that names the folder, never numbers."""
-    filed = Filed.write(Scratch(str(tmp_path)), "rows", 0, rng.random((9, 2)))
+    (filed,) = Filed.write(Scratch(str(tmp_path)), "rows", 0, [rng.random((9, 2))])
     file = tmp_path / "rows-0"
     if torn:
         file.write_bytes(file.read_bytes()[:50])

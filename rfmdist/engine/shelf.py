@@ -86,13 +86,10 @@ class Files:
 
     def keep(self, group: Group, partial: Partial) -> None:
         if partial.rows:
-            parts = enumerate(partial.joined())
-            partial.rows = [
-                tuple(Filed.write(self.scratch, f"{self.name}.{k}", group[0], part, self.stripe) for k, part in parts)  # type: ignore[misc]
-            ]
+            partial.rows = [Filed.write(self.scratch, self.name, group[0], partial.joined(), self.stripe)]  # type: ignore[list-item]
 
     def collect(self, total: Partial) -> None:
         total.rows = [tuple(map(Filed.joined, map(list, zip(*total.rows, strict=True))))]  # type: ignore[arg-type]
 
     def discard(self) -> None:
-        self.scratch.remove(f"{self.name}.")
+        self.scratch.remove(f"{self.name}-")

@@ -9,7 +9,7 @@ import shutil
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,6 +156,8 @@ class Scratch:
 class Filed:
     """A tall array in files of consecutive rows, multiplied when it is loaded; pickles to almost nothing.
 
+    Several may share files: of each the first holds its rows there, then the next, and so on.
+
     Attributes
     ----------
     scratch : Scratch
@@ -168,6 +170,8 @@ class Filed:
         Columns in the files; None of a vector.
     cuts : tuple of int
         Where files begin, and the number of rows.
+    before : int
+        Bytes a row of what lies before it in each file.
     square : ndarray of shape (width, any) or None
         What the rows are multiplied with.
     beside : ndarray of shape (rows, any) or None
@@ -181,16 +185,23 @@ class Filed:
     dtype: np.dtype[Any]
     width: int | None
     cuts: tuple[int, ...]
+    before: int = 0
     square: NDArray[Any] | None = None
     beside: NDArray[Any] | None = None
     stripe: int | None = None
 
     @classmethod
-    def write(cls, scratch: Scratch, name: str, start: int, rows: NDArray[Any], stripe: int | None = None) -> Self:
-        """Write the rows from ``start`` on."""
-        scratch.write(f"{name}-{start}", [np.ascontiguousarray(rows)])
-        width, cuts = rows.shape[1] if rows.ndim == 2 else None, (start, start + len(rows))
-        return cls(scratch, name, rows.dtype, width, cuts, stripe=stripe)
+    def write(
+        cls, scratch: Scratch, name: str, start: int, parts: Sequence[NDArray[Any]], stripe: int | None = None
+    ) -> tuple[Self, ...]:
+        """Write the rows from ``start`` on of arrays of equal height, as one file: two take twice as long to make."""
+        scratch.write(f"{name}-{start}", map(np.ascontiguousarray, parts))
+        cuts, found, before = (start, start + len(parts[0])), [], 0
+        for part in parts:
+            width = part.shape[1] if part.ndim == 2 else None
+            found.append(cls(scratch, name, part.dtype, width, cuts, before, stripe=stripe))
+            before += found[-1].row_bytes
+        return tuple(found)
 
     @classmethod
     def joined(cls, pieces: list[Filed]) -> Filed:
@@ -214,6 +225,11 @@ class Filed:
         """Bytes of the array once it is loaded."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row in the files."""
+        return self.dtype.itemsize * (1 if self.width is None else self.width)
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -236,11 +252,12 @@ class Filed:
 
     def _fill(self, out: NDArray[Any], first: int) -> None:
         """Read the rows from ``first`` on as they lie in the files."""
-        last, row = first + len(out), self.dtype.itemsize * (1 if self.width is None else self.width)
+        last = first + len(out)
         for low, high in zip(self.cuts, self.cuts[1:], strict=False):
             a, b = max(low, first), min(high, last)
             if a < b:
-                self.scratch.read(f"{self.name}-{low}", (a - low) * row, [out[a - first : b - first]])
+                start = self.before * (high - low) + (a - low) * self.row_bytes
+                self.scratch.read(f"{self.name}-{low}", start, [out[a - first : b - first]])
 
 
 def combine(rows: NDArray[Any], square: NDArray[Any] | None, beside: NDArray[Any] | None, out: NDArray[Any]) -> None:
