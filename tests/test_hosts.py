@@ -88,7 +88,7 @@ def test_three_hosts_give_the_bits_of_one_process(three: Hosts, store: Path, tmp
 
     model = LinRFM(**SETTINGS, refit=False).fit(Observations.open(store))
     assert model.plan_ is not None
-    assert len(model.plan_.groups) == 3
+    assert len(model.plan_.groups) == 5
     assert model.n_iter_ == 10
     model.completion_.save(tmp_path / "here.zarr")
     assert_same_bits(tmp_path / "here.zarr", tmp_path / "there.zarr")
