@@ -92,7 +92,7 @@ class Case:
         groups = group_number(int(e), FACTORED_ENTRIES if both else max(FACTORED_ENTRIES, int(ENTRIES_PER_FEATURE * n)))
         uneven = -(-groups // w) * w / groups
         busy = min(w, groups)
-        tasks = min(groups, groups / LEAF + TAIL * busy) + (0 if both else 2 * busy)  # of groups, and sums
+        tasks = min(groups, groups / LEAF + TAIL * busy) + 2 * busy  # of groups, and sums
         work = flops(e, m, n, r, self.sides) / (rates.both if both else rates.columns) / w * uneven
         right, left = n * r * ITEM, m * r * ITEM
         passes = 1 + (max(-(-left // WORKER_BYTES), 1) if both else 0)
