@@ -221,7 +221,7 @@ def _sizes(
     """What memory depends on, of what the observations tell."""
     (m, n), indptr = observations.shape, observations.indptr
     longest, block_rows = int(np.diff(indptr).max(initial=0)), min(block_rows, max(m, 1))
-    # How long columns are is not known yet; a block is of one group, and groups are of about equal size.
+    # How long columns are is not known yet; a block is of one group, groups are of about equal size, and leave a heap.
     group = observations.nnz // group_number(observations.nnz, FACTORED_ENTRIES)
     across = min(observations.nnz, BLOCK_ENTRIES, 2 * group, SKEW * BLOCK_ROWS * observations.nnz // max(n, 1))
     sizes = Sizes(
