@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import oracles
 import pytest
@@ -29,7 +30,7 @@ from rfmdist.engine import calibrate, planner, work, workers
 from rfmdist.engine import run as running
 from rfmdist.engine.memory import FRESH_WORKER
 from rfmdist.engine.run import InProcess, OnClient, executor
-from rfmdist.engine.tree import LEAF, Tree, cut, leaves, summed, sums_held
+from rfmdist.engine.tree import LEAF, summed, sums_held
 from rfmdist.errors import InputError, RfmdistError
 from rfmdist.features import factored
 from rfmdist.features.protocol import Partial
@@ -147,26 +148,26 @@ def test_the_tree_is_fixed(client: Client, count: int, tree: str) -> None:
     assert OnClient(client).reduce(leaf, groups).name == tree
 
 
-@given(count=st.integers(1, 100), slots=st.integers(1, 20), tail=st.integers(0, 9))
-def test_the_tree_is_that_of_any_number_of_threads(count: int, slots: int, tail: int) -> None:
-    """Tasks for any number of workers give the sum of one process, added by workers or at once by the client."""
-    groups = [(i, i + 1) for i in range(count)]
-    tree = cut([k * slots // count for k in range(count)], tail)
-    sizes = leaves(tree)
+class Sync:
+    """Computes graphs here."""
+
+    def get(self, graph: Any, wanted: list[str], sync: bool) -> list[Any]:
+        """Compute at once."""
+        self.keys = [str(key) for key in graph]
+        return list(dask.get(graph, wanted))
+
+
+@given(count=st.integers(1, 100), homes=st.integers(0, 20), nbytes=st.sampled_from([None, 1]))
+def test_the_tree_is_that_of_any_number_of_threads(count: int, homes: int, nbytes: int | None) -> None:
+    """Tasks for any number of workers give the sum of one process, and none of them is more than a leaf's work."""
+    groups, graph, client = [(i, i + 1) for i in range(count)], running._Graph(), Sync()
+    tasks = running._GroupTasks(leaf, groups, [f"tcp://{k}" for k in range(homes)], nbytes)
+    values = graph.sent(client, tasks.add(graph, []))
+    assert summed(tasks.sizes, iter(values), ours=False).name == InProcess(Threads(1)).reduce(leaf, groups).name
+    sizes = [int(key.split("_")[0]) for key in client.keys if "_groups-" in key]
     assert sum(sizes) == count
     assert max(sizes) <= LEAF
-    expected = InProcess(Threads(1)).reduce(leaf, groups).name
-    assert added(tree, groups).name == expected
-    tasks = (added(size, groups[sum(sizes[:k]) :]) for k, size in enumerate(sizes))
-    assert summed(sizes, tasks, ours=False).name == expected
-
-
-def added(tree: Tree, groups: list[tuple[int, int]]) -> Any:
-    """Add as tasks do."""
-    if isinstance(tree, int):
-        return InProcess(Threads(1)).reduce(leaf, groups[:tree])
-    sizes = [sum(leaves(part)) for part in tree]
-    return summed(sizes, (added(part, groups[sum(sizes[:k]) :]) for k, part in enumerate(tree)), ours=False)
+    assert nbytes is None or len(client.keys) == len(sizes)
 
 
 @pytest.mark.parametrize("client", [2], indirect=True)

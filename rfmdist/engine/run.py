@@ -230,10 +230,9 @@ class OnClient:
         if not isinstance(value, Published):
             return value
         if value.handle is None:
-            buffers: list[pickle.PickleBuffer] = []
-            pickle.dumps(value.value, protocol=5, buffer_callback=buffers.append)
-            size = sum(buffer.raw().nbytes for buffer in buffers)
-            if self.scratch is not None and (value.lasting or self.scratch.on_disk or size >= FILED_BYTES):
+            filed = self.scratch is not None and (value.lasting or self.scratch.on_disk)
+            size = 0 if filed else _pickled_bytes(value.value)
+            if self.scratch is not None and (filed or size >= FILED_BYTES):
                 value.handle = FiledValue.write(self.scratch, value.value)
                 weakref.finalize(value, self.scratch.remove, value.handle.name)
             else:
@@ -402,6 +401,13 @@ def _reaches(client: Any) -> bool | None:
         except (OSError, ValueError):
             return False
     return True
+
+
+def _pickled_bytes(value: Any) -> int:
+    """Bytes of the arrays that a pickled value has."""
+    buffers: list[pickle.PickleBuffer] = []
+    pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    return sum(buffer.raw().nbytes for buffer in buffers)
 
 
 def _loaded(value: Any) -> Any:
