@@ -182,8 +182,7 @@ class Fit:
                 if isinstance(features, FactoredFeatures) and side is not sides[-1]:
                     nbytes = size * features.rank * features.factor.itemsize
                 shelf = self.run.shelf(size, nbytes)
-                # What crosses is in the rows; the sums are r × r.
-                summed = getsizeof(features.zero(step, Threads(1))) if step.crossing else None
+                summed = getsizeof(features.zero(step, Threads(1)))
                 stack.callback(shelf.discard)
                 with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
                     shared = side.published, handle, step, self.plan.slab_rows, shelf

@@ -31,7 +31,7 @@ import numpy as np
 
 from rfmdist.engine.groups import ENTRIES_PER_FEATURE, FACTORED_ENTRIES, group_number
 from rfmdist.engine.run import TAIL
-from rfmdist.engine.tree import LEAF
+from rfmdist.engine.tree import TASK
 
 NODE_CORES, NODE_DISK, WORKER_BYTES = 16, 2e9, 4e9
 """Of a node: workers, bytes read a second; and bytes a worker may hold of the left factor."""
@@ -92,7 +92,9 @@ class Case:
         groups = group_number(int(e), FACTORED_ENTRIES if both else max(FACTORED_ENTRIES, int(ENTRIES_PER_FEATURE * n)))
         uneven = -(-groups // w) * w / groups
         busy = min(w, groups)
-        tasks = min(groups, groups / LEAF + TAIL * busy) + 2 * busy  # of groups, and sums
+        own = groups / busy
+        cut = TAIL + 1 + np.log2(max(own / (TAIL + 1), 1)) + own / TASK  # each half of what is left, to single groups
+        tasks = (min(own, cut) + 2) * busy  # of groups, and sums
         work = flops(e, m, n, r, self.sides) / (rates.both if both else rates.columns) / w * uneven
         right, left = n * r * ITEM, m * r * ITEM
         passes = 1 + (max(-(-left // WORKER_BYTES), 1) if both else 0)

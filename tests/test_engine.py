@@ -30,7 +30,7 @@ from rfmdist.engine import calibrate, planner, work, workers
 from rfmdist.engine import run as running
 from rfmdist.engine.memory import FRESH_WORKER
 from rfmdist.engine.run import InProcess, OnClient, executor
-from rfmdist.engine.tree import LEAF, summed, sums_held
+from rfmdist.engine.tree import SUMMED_HERE, TASK, summed, sums_held
 from rfmdist.errors import InputError, RfmdistError
 from rfmdist.features import factored
 from rfmdist.features.protocol import Partial
@@ -157,21 +157,22 @@ class Sync:
         return list(dask.get(graph, wanted))
 
 
-@given(count=st.integers(1, 100), homes=st.integers(0, 20), nbytes=st.sampled_from([None, 1]))
-def test_the_tree_is_that_of_any_number_of_threads(count: int, homes: int, nbytes: int | None) -> None:
-    """Tasks for any number of workers give the sum of one process, and none of them is more than a leaf's work."""
+@given(count=st.integers(1, 100), homes=st.integers(0, 20), most=st.sampled_from([0, 1, 2, 9, SUMMED_HERE]))
+def test_the_tree_is_that_of_any_number_of_threads(count: int, homes: int, most: int) -> None:
+    """Tasks for any number of workers give the sum of one process, and the client adds no more of them than it may."""
     groups, graph, client = [(i, i + 1) for i in range(count)], running._Graph(), Sync()
-    tasks = running._GroupTasks(leaf, groups, [f"tcp://{k}" for k in range(homes)], nbytes)
+    tasks = running._GroupTasks(leaf, groups, [f"tcp://{k}" for k in range(homes)], most and SUMMED_HERE // most)
     values = graph.sent(client, tasks.add(graph, []))
     assert summed(tasks.sizes, iter(values), ours=False).name == InProcess(Threads(1)).reduce(leaf, groups).name
     sizes = [int(key.split("_")[0]) for key in client.keys if "_groups-" in key]
     assert sum(sizes) == count
-    assert max(sizes) <= LEAF
-    assert nbytes is None or len(client.keys) == len(sizes)
+    assert max(sizes) <= TASK
+    assert len(tasks.sizes) == len(values) <= max(most, 1)
+    assert most != SUMMED_HERE or len(client.keys) == len(sizes)
 
 
 @pytest.mark.parametrize("client", [2], indirect=True)
-@pytest.mark.parametrize("nbytes", [None, 1, running.SUMMED_HERE])
+@pytest.mark.parametrize("nbytes", [None, 1, SUMMED_HERE])
 def test_the_client_adds_what_takes_few_bytes(
     client: Client, nbytes: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,7 @@ def test_three_hosts_give_the_bits_of_one_process(three: Hosts, store: Path, tmp
     assert fitting.wait(FIT_SECONDS) == 0, log.read_text()
     sent = [after - earlier for earlier, after in zip(before, three.bytes_sent(), strict=True)]
     print(f"bytes sent by client and scheduler, and by each worker: {', '.join(f'{count:,}' for count in sent)}")
-    assert min(sent) > 100_000  # both workers had a part
+    assert min(sent[1:]) > 100_000  # both workers had a part
 
     model = LinRFM(**SETTINGS, refit=False).fit(Observations.open(store))
     assert model.plan_ is not None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rfmdist.engine.shelf import FILED_BYTES
+from rfmdist.engine.tree import SUMMED_HERE
 from rfmdist.features.factored import TALL
 from rfmdist.features.stripes import most_columns
 from rfmdist.observations.by_column import MEMORY as COPY_BYTES
@@ -304,6 +305,11 @@ def features_bytes(sizes: Sizes) -> int:
     return sizes.columns * _width(sizes, sizes.side[1]) * sizes.itemsize
 
 
+def _partial(sizes: Sizes) -> int:
+    """What groups of rows give where the columns alone have features: the AGOP; or Z'B, residual sums and counts."""
+    return sizes.columns**2 * 8 if sizes.features == "dense" else features_bytes(sizes) + 16 * sizes.columns
+
+
 def _width(sizes: Sizes, side: int) -> int:
     """Numbers a row of factored features, with ``side`` side columns, its offset among them."""
     return sizes.rank * (2 if sizes.indicators else 1) + side + 1
@@ -315,8 +321,7 @@ def _factored_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
     later = first | {"features": 2 * features_bytes(sizes)}  # and those of the best iterate
     reading = later if _read_again(sizes) else first
     if sizes.sides == "columns":
-        partial = features_bytes(sizes) + 16 * sizes.columns
-        sums = {"sums": sizes.sums * partial + (features_bytes(sizes) if sizes.power != 0.5 else 0)}
+        sums = {"sums": sizes.sums * _partial(sizes) + (features_bytes(sizes) if sizes.power != 0.5 else 0)}
         yield "columns", reading | sums | _at_work(sizes)
         yield "columns, summed", later | sums
         return
@@ -440,8 +445,7 @@ def _worker_moments(sizes: Sizes, threads: int) -> Iterator[tuple[str, Parts]]:
     ours = {"features": 2 * features_bytes(sizes)}
     work = {name: threads * size for name, size in _at_work(sizes).items()}
     if sizes.sides == "columns":
-        partial = sizes.columns**2 * 8 if sizes.features == "dense" else features_bytes(sizes) + 16 * sizes.columns
-        yield "rows", ours | work | {"sums": (threads + 2 + sizes.sums) * partial}
+        yield "rows", ours | work | {"sums": (threads + 2 + sizes.sums) * _partial(sizes)}
         return
     if sizes.features == "dense":
         yield "rows", ours | work | {"solved rows": 2 * sizes.rows * sizes.columns * sizes.itemsize}
@@ -461,7 +465,8 @@ def client_memory(sizes: Sizes, base: int = FRESH) -> Memory:
     always = {"Python and libraries": base + LOADED_LATER, **_tables(sizes)}
     at_work = {"blocks in flight", "scratch", "kept blocks", "solves", "slab"}  # on the workers
     # What workers sent lies in messages that go only as a whole: no piece before the last.
-    here = replace(sizes, sums=1, kept_rows=0, kept_columns=0, block_rows=1)
+    sums = 3 if 2 * _partial(sizes) <= SUMMED_HERE else 1  # two, and what is added of them
+    here = replace(sizes, sums=sums, kept_rows=0, kept_columns=0, block_rows=1)
     moments = [*_moments(here), ("saving", saving(sizes))]
     left = [(name, {part: size for part, size in parts.items() if part not in at_work}) for name, parts in moments]
     return max((Memory(name, always | parts) for name, parts in left), key=lambda memory: memory.total)

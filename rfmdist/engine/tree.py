@@ -8,6 +8,11 @@ from typing import Any
 LEAF = 8
 """Groups at most that are added one after another; of more, two halves are: 64 groups hold five sums at once."""
 
+TASK = 32
+"""Groups at most that one task adds: each costs a few milliseconds, and is lost as a whole with its worker."""
+SUMMED_HERE = 1 << 23
+"""Bytes at most of sums which the client itself adds: those of 14 tasks at rank 256, or two of 27,000 columns at 32."""
+
 Tree = int | Sequence["Tree"]
 """The tree as tasks compute it: a number of groups that one of them adds, or what is added of several."""
 
@@ -26,7 +31,7 @@ def sums_held(groups: int) -> int:
 
 
 def cut(slots: Sequence[int], tail: int) -> Tree:
-    """Cut the tree into tasks: a leaf's groups at most, of one slot; of each slot the last ``tail`` are single ones.
+    """Cut the tree into tasks: `TASK` groups at most, of one slot; of each slot the last ``tail`` are single ones.
 
     Parameters
     ----------
@@ -56,8 +61,19 @@ def _parts(number: int, tail: int) -> list[int]:
 
 
 def _halved(number: int) -> Tree:
-    """Cut a part of the tree into leaves: what is held at once is a sum a level."""
-    return number if number <= LEAF else [_halved(half(number)), _halved(number - half(number))]
+    """Cut a part of the tree into tasks."""
+    return number if number <= TASK else [_halved(half(number)), _halved(number - half(number))]
+
+
+def opened(tree: Tree, nbytes: int | None) -> Sequence[Tree]:
+    """Return the parts of the tree that the client adds, each of so many bytes; one of unknown size is left whole."""
+    parts: Sequence[Tree] = [tree]
+    most = SUMMED_HERE // nbytes if nbytes else 1
+    while True:
+        finer = [each for part in parts for each in ([part] if isinstance(part, int) else part)]
+        if len(finer) > most or len(finer) == len(parts):
+            return parts
+        parts = finer
 
 
 def leaves(tree: Tree) -> list[int]:
