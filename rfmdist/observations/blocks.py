@@ -89,13 +89,17 @@ class RowBlock:
     def pieces(self, entries: int) -> list[tuple[int, int]]:
         """Cut the rows, counted from the block's start, into pieces of about ``entries`` entries.
 
-        The last of them are a quarter of that: threads that share the pieces then end at about the same time.
+        The last of them are a quarter of that, and then a sixteenth: threads that share the pieces then end at about
+        the same time.
         """
-        last, whole, few = self.stop - self.start, int(self.indptr[-1]), max(entries // 4, 1)
+        last, whole, few, least = self.stop - self.start, int(self.indptr[-1]), entries // 4, max(entries // 16, 1)
         if last and whole < few:  # as below, in a tenth of the time
             return [(0, last)]
         large = max(whole - 2 * entries, 0) // entries * entries
-        wanted = np.concatenate([np.arange(0, large, entries), np.arange(large, whole + few, few)])
+        small = large + max(whole - large - 2 * few, 0) // max(few, 1) * few
+        wanted = np.concatenate(
+            [np.arange(0, large, entries), np.arange(large, small, max(few, 1)), np.arange(small, whole + least, least)]
+        )
         cuts = np.minimum(np.searchsorted(self.indptr, wanted), last)
         cuts = np.unique(np.concatenate([[0], cuts, [last]]))
         return list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
