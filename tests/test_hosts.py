@@ -19,7 +19,7 @@ from rfmdist.observations.store import Observations
 ROOT = Path(__file__).parents[1]
 RATE = "200mbit"
 ROWS, COLUMNS, RANK, ENTRIES = 4000, 3000, 8, 1_300_000
-"""Enough entries for three groups of rows and as many of columns."""
+"""Enough entries for five groups of rows and as many of columns."""
 SETTINGS = {
     "features": "factored",
     "sides": "both",

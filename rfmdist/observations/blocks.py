@@ -99,14 +99,14 @@ class RowBlock:
         return self._pieces[entries]
 
     def _cut(self, entries: int) -> list[tuple[int, int]]:
-        last, whole, few, least = self.stop - self.start, int(self.indptr[-1]), entries // 4, max(entries // 16, 1)
+        last, whole = self.stop - self.start, int(self.indptr[-1])
+        few, least = max(entries // 4, 1), max(entries // 16, 1)
         if last and whole < few:  # as below, in a tenth of the time
             return [(0, last)]
         large = max(whole - 2 * entries, 0) // entries * entries
-        small = large + max(whole - large - 2 * few, 0) // max(few, 1) * few
-        wanted = np.concatenate(
-            [np.arange(0, large, entries), np.arange(large, small, max(few, 1)), np.arange(small, whole + least, least)]
-        )
+        small = large + max(whole - large - 2 * few, 0) // few * few
+        steps = (0, large, entries), (large, small, few), (small, whole + least, least)
+        wanted = np.concatenate([np.arange(*step) for step in steps])
         cuts = np.minimum(np.searchsorted(self.indptr, wanted), last)
         cuts = np.unique(np.concatenate([[0], cuts, [last]]))
         return list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
