@@ -26,6 +26,7 @@ def solved(
             solution = features.solve(block, step, pool)
             features.accumulate(total, block, solution, step, pool)
             estimate.append(features.complete(block, solution, pool))
+    pool.settle()
     pool.close()
     return np.vstack(estimate), total
 

@@ -232,9 +232,10 @@ def test_nothing_of_a_sum_is_held_once_it_is_made() -> None:
         gc.enable()
 
 
-@pytest.mark.parametrize("count", [1, 2, 8, 64, 100])
-def test_no_more_sums_are_held_than_foreseen(count: int) -> None:
-    """In process the tree holds as many sums at once as the plan counts bytes for."""
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 64, 100])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_more_sums_are_held_than_foreseen(count: int, threads: int) -> None:
+    """In process the tree holds as many at once as the plan counts bytes for: one more where threads are left some."""
     alive: list[int] = []
 
     class Sum:
@@ -250,9 +251,39 @@ def test_no_more_sums_are_held_than_foreseen(count: int) -> None:
         def __del__(self) -> None:
             Sum.held -= 1
 
-    InProcess(Threads(1)).reduce(lambda *_: Sum(), [(i, i + 1) for i in range(count)])
+    def leave(group: tuple[int, int], pool: Threads) -> Sum:
+        pool.map(abs, [(1,)])
+        pool.later(lambda: None)
+        return Sum()
+
+    pool = Threads(threads)
+    InProcess(pool).reduce(leave, [(i, i + 1) for i in range(count)])
+    pool.close()
     assert len(alive) == count
-    assert max(alive) == sums_held(count)
+    assert max(alive) == sums_held(count) + (1 if threads > 1 and count > 2 else 0)
+
+
+@pytest.mark.parametrize("idle", [0, 2, 3])
+def test_what_a_group_leaves_to_threads_is_done_before_it_is_added(idle: int) -> None:
+    """Also where the group after it does nothing, or does no work and leaves none."""
+    pool = Threads(2)
+
+    def give(group: tuple[int, int], threads: Threads) -> Partial:
+        found = threads.zeros((1,), np.float64)
+        if idle and group[0] % idle == 0:
+            return Partial({"sum": found + group[0]})
+        threads.map(abs, [(1,)] * (group[0] % 4))
+
+        def late() -> None:
+            time.sleep(0.001)
+            found[:] += group[0]
+
+        threads.later(late)
+        return Partial({"sum": found})
+
+    total = InProcess(pool).reduce(give, [(i, i + 1) for i in range(30)])
+    pool.close()
+    assert total.sums["sum"] == 30 * 29 / 2
 
 
 @pytest.mark.usefixtures("many_groups")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -155,13 +156,68 @@ def test_the_caller_is_one_of_the_threads() -> None:
     assert threading.get_ident() in found
 
 
-def test_a_map_is_not_held_up_by_what_runs_beside_it() -> None:
-    """With every other thread at something else, the caller does all pieces, and does not wait for the others."""
-    threads, leave = Threads(2), threading.Event()
-    done = threads.start(lambda: leave.wait(10))
-    assert threads.map(abs, [(-i,) for i in range(5)]) == list(range(5))
-    leave.set()
-    assert done()
+def test_what_is_left_for_later_is_done_beside_the_caller() -> None:
+    """With two threads the caller goes on at once, and the next map ends after what was left, one piece or none."""
+    for pieces in ([], [(1,)], [(-1,), (2,)]):
+        threads, begun, go_on, done = Threads(2), threading.Event(), threading.Event(), list[int]()
+
+        def first() -> None:
+            begun.set()  # noqa: B023
+            assert go_on.wait(10)  # noqa: B023
+            done.append(1)  # noqa: B023
+
+        threads.later(first, lambda: done.append(2))  # noqa: B023
+        assert begun.wait(10)
+        assert done == []
+        assert threads.behind is not None
+        threading.Timer(0.05, go_on.set).start()
+        assert threads.map(abs, pieces) == [abs(*piece) for piece in pieces]
+        assert sorted(done) == [1, 2]
+        assert threads.behind is None
+        threads.close()
+
+
+def test_one_thread_leaves_nothing_for_later() -> None:
+    """What the caller alone would do, it does at once and in order."""
+    threads, done = Threads(1), list[int]()
+    threads.later(lambda: done.append(1), lambda: done.append(2))
+    assert done == [1, 2]
+    assert threads.behind is None
+
+
+def test_what_is_left_for_later_ends_before_more_is_left() -> None:
+    """And what is let go is not begun any more: no call is made after it."""
+    threads, done = Threads(2), list[int]()
+    for number in range(5):
+        threads.later(*(partial(done.append, number) for _ in range(20)))
+        assert done.count(number - 1) == (20 if number else 0)
+    threads.let_go()
+    found = len(done)
+    assert 80 <= found <= 100
+    time.sleep(0.01)
+    assert len(done) == found
+    threads.close()
+
+
+def test_scratch_of_what_is_left_for_later_is_not_used_again() -> None:
+    """Until it is done; then two pieces of memory take turns."""
+    threads, made = Threads(2), []
+    for _ in range(4):
+        made.append(threads.scratch("any", (10,), np.float64))
+        assert threads.scratch("any", (10,), np.float64).ctypes.data == made[-1].ctypes.data
+        threads.later(lambda: None)
+    assert [array.ctypes.data for array in made[2:]] == [array.ctypes.data for array in made[:2]]
+    assert not np.shares_memory(*made[:2])
+    threads.close()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_error_in_what_was_left_for_later_is_raised(count: int) -> None:
+    """At the end of the next map at the latest, and once."""
+    threads = Threads(count)
+    with pytest.raises(ZeroDivisionError):
+        threads.later(*[lambda: time.sleep(0.001)] * 5, lambda: divmod(1, 0)) or threads.map(abs, [(1,)] * 5)
+    assert threads.map(abs, [(-1,)]) == [1]
     threads.close()
 
 

@@ -125,6 +125,7 @@ def _half_step(features: Features, block: RowBlock, step: Step, threads: Threads
     """What a group does with one block, and what follows of it."""
     partial = features.zero(step, threads)
     features.accumulate(partial, block, features.solve(block, step, threads), step, threads)
+    threads.settle()
 
 
 def _solve_striped(plan: Plan, columns: int, dtype: Any) -> None:

@@ -91,7 +91,7 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """Runs here, on this process's cores: groups one after another, threads within them."""
+    """Runs here, on this process's cores: groups one after another, threads within them and into the next."""
 
     def __init__(self, threads: Threads, scratch: Scratch | None = None, stripe: int | None = None) -> None:
         self._threads, self.scratch, self._stripe = threads, scratch, stripe
@@ -119,8 +119,20 @@ class InProcess:
         return Traffic(0, bytes_read())
 
     def _each(self, function: Callable[..., Any], groups: Sequence[Group], shared: Sequence[Any]) -> Iterator[Any]:
-        for group, self._threads.following in zip(groups, [*groups[1:], None], strict=True):
-            yield function(group, *shared, self._threads)
+        """Yield what each group gives; where it left something to the threads, once they have done that.
+
+        They do it beside the next group's work.
+        """
+        threads, late, left = self._threads, list[Any](), None
+        for group, threads.following in zip(groups, [*groups[1:], None], strict=True):
+            late.append(function(group, *shared, threads))
+            if threads.behind is left:  # this group left nothing, and did not wait for what the one before did
+                threads.settle()
+            left = threads.behind
+            while len(late) > (left is not None):
+                yield late.pop(0)
+        threads.settle()
+        yield from late
 
     def _recycle(self, value: Any) -> None:
         """Let the next group have the memory of what another's was: fresh pages took a tenth of an iteration."""

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from rfmdist.errors import SingularRowError
 from rfmdist.features.factored import (
-    PIECE_ENTRIES,
     TALL,
     FactoredFeatures,
     Solution,
     Square,
     congruent,
+    row_pieces,
     tall_gram,
     turned,
 )
@@ -193,7 +193,7 @@ class AugmentedFeatures(FactoredFeatures):
         dtype = self.factor.dtype
         out = threads.scratch("indicators", (block.stop - block.start, of.shape[1]), dtype)
         data = block.indptr, block.indices, of, self._count_weights.astype(dtype), mean
-        threads.map(lambda first, last: kernels.sum_rows(*data, first, last, out), block.pieces(PIECE_ENTRIES))
+        threads.map(lambda first, last: kernels.sum_rows(*data, first, last, out), row_pieces(block, threads))
         scale = self.extras.indicators * np.sqrt(self._total / (np.diff(block.indptr) + COUNT_DAMPING))
         out *= scale.astype(dtype)[:, None]
         return out

@@ -6,10 +6,12 @@ decomposition, no n × n and no m × n array.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from functools import partial as partial_of
 from math import comb
 from typing import Any, NamedTuple, Self
 
@@ -29,7 +31,9 @@ from rfmdist.observations.scratch import Filed, combine, resident
 Square = NDArray[np.float64]
 
 PIECE_ENTRIES = 1 << 15
-"""Entries of the rows that one piece of work solves."""
+"""Entries of the rows that one piece of work solves, and of a part of a heavy row."""
+FEW_THREADS, LEAST_PIECE = 4, 1 << 11
+"""More threads have smaller pieces of rows, as many each; this many entries still take 50 times a piece's start."""
 HEAVY = 1 << 16
 """Entries beyond which a row's Gram matrix is summed by several threads."""
 CROSS_PANEL_BYTES, CROSS_PANELS = 1 << 18, (16, 64)
@@ -134,7 +138,7 @@ class FactoredFeatures:
             lambda first, last: kernels.solve_rows(
                 *data, ridges, base, pulls, self.shrinkage[0], first, last, HEAVY, *solution
             ),
-            block.pieces(PIECE_ENTRIES),
+            row_pieces(block, threads),
         )
         failed += [
             self._solve_heavy(block, i, float(ridges[i]), pulls[i : i + 1], solution, threads)
@@ -164,29 +168,29 @@ class FactoredFeatures:
             return np.ones(rows, np.bool_)
         pivots, counts = np.empty(rows), np.empty(rows, np.int64)
         data = block.indptr, block.indices, self.factor, self.determined, self._typical
-        threads.map(lambda a, b: row_pivots(*data, a, b, pivots, counts), block.pieces(PIECE_ENTRIES))
+        threads.map(lambda a, b: row_pivots(*data, a, b, pivots, counts), row_pieces(block, threads))
         return (counts >= self.rank + spare) & (pivots > PIVOT)
 
     def accumulate(self, partial: Partial, block: RowBlock, solution: Solution, step: Step, threads: Threads) -> None:
         """Add the block's B'B and R'B; where features cross, append its rows of Z Q / √n.
 
         Z = B U' + w R, and Z applied to the features' own basis Q is B (U'U + w δ I) K^-T with U'U = K K': no
-        product with the sparse residuals is needed.
+        product with the sparse residuals is needed. The sums are left to the threads (`Threads.later`).
         """
-        grams_added = threads.start(lambda: self._add_grams(partial, solution))
+        sums = [lambda: self._add_grams(partial, solution)]
         if step.crossing:
             rows = self._rows_across(block, solution, step, threads)
             partial.rows.append(rows)
-            self._sum_across(partial, block, rows)
+            sums.append(lambda: self._sum_across(partial, block, rows))
         else:
-            self._add_cross(partial, block, solution, threads)
-        grams_added()
+            sums += self._cross_sums(partial, block, solution)
+        threads.later(*sums)
 
     def predict(self, block: RowBlock, solution: Solution, wanted: RowBlock, threads: Threads) -> NDArray[np.float64]:
         """Entries of B U', with intercepts and offsets, at the columns wanted; summed in float64."""
         out = np.empty(len(wanted.indices))
         data = solution.rows, solution.intercepts, self.factor, self.offsets, wanted.indptr, wanted.indices
-        threads.map(lambda first, last: kernels.predict_entries(*data, first, last, out), wanted.pieces(PIECE_ENTRIES))
+        threads.map(lambda first, last: kernels.predict_entries(*data, first, last, out), row_pieces(wanted, threads))
         if self.determined is not None:
             out[~self.determined[wanted.indices]] = np.nan
         return out
@@ -273,8 +277,8 @@ class FactoredFeatures:
         partial.sums["squares"] += np.vdot(solution.residual, solution.residual)
         partial.sums["gram"] += tall_gram(solution.rows, solution.rows)
 
-    def _add_cross(self, partial: Partial, block: RowBlock, solution: Solution, threads: Threads) -> None:
-        """Add R'B, and the sums and the number of each column's residuals."""
+    def _cross_sums(self, partial: Partial, block: RowBlock, solution: Solution) -> list[Callable[[], None]]:
+        """Return what adds R'B, and the sums and the number of each column's residuals, each of some columns."""
         least, most = CROSS_PANELS
         panels = min(max(self.factor.nbytes // CROSS_PANEL_BYTES, least), most)
         rows = max(len(solution.rows), 1)
@@ -282,7 +286,7 @@ class FactoredFeatures:
         data = block.indptr, block.indices, solution.residual, solution.rows
         out = [partial.sums[name] for name in ("cross", "residuals", "counts")]
         cuts = spans(self.size, max(1, -(-self.size // panels)))
-        threads.map(lambda left, right: kernels.add_cross(*data, left, right, *out), cuts)
+        return [partial_of(kernels.add_cross, *data, left, right, *out) for left, right in cuts]
 
     def _ridges(self, block: RowBlock, step: Step) -> NDArray[np.float64]:
         """δ of each row of the block, ndarray of shape (rows,)."""
@@ -378,6 +382,11 @@ class FactoredFeatures:
             lambda first, last: kernels.subtract_fit(block.indices, self.factor, b, intercepts[i], first, last, y), cuts
         )
         return -1
+
+
+def row_pieces(block: RowBlock, threads: Threads) -> list[tuple[int, int]]:
+    """Cut the block's rows into pieces of work; a row's numbers are the same in any piece."""
+    return block.pieces(min(max(PIECE_ENTRIES * FEW_THREADS // threads.count, LEAST_PIECE), PIECE_ENTRIES))
 
 
 def tall_gram(a: NDArray[Any], b: NDArray[Any]) -> Square:

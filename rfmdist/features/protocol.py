@@ -130,7 +130,10 @@ class Features(Protocol):
         ...
 
     def accumulate(self, partial: Partial, block: RowBlock, solution: Any, step: Step, threads: Threads) -> None:
-        """Add the block's part of the AGOP to ``partial``, in place; crossing, append its rows."""
+        """Add the block's part of the AGOP to ``partial``, in place; crossing, append its rows.
+
+        Sums may be left to the threads: they are made once the threads have settled.
+        """
         ...
 
     def predict(self, block: RowBlock, solution: Any, wanted: RowBlock, threads: Threads) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfmdist.errors import SingularRowError
-from rfmdist.features.factored import PIECE_ENTRIES, FactoredFeatures, Solution
+from rfmdist.features.factored import FactoredFeatures, Solution, row_pieces
 from rfmdist.features.protocol import Partial, Step
 from rfmdist.kernels import factored as kernels
 from rfmdist.kernels.threads import Threads
@@ -69,7 +69,7 @@ class Batch:
         place = slice(block.start - self._start, block.stop - self._start)
         sums = self._grams[place], self._rights[place], self._totals[place], self._squares[place], self._counts[place]
         data = block.indptr, block.indices, block.values, factor, offsets, low
-        threads.map(lambda first, last: kernels.add_stripe(*data, first, last, *sums), block.pieces(PIECE_ENTRIES))
+        threads.map(lambda first, last: kernels.add_stripe(*data, first, last, *sums), row_pieces(block, threads))
 
     def solve(self, step: Step, threads: Threads) -> tuple[Solution, float]:
         """Solve all columns; their residuals are not known, the sum of their squares is.

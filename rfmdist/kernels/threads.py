@@ -1,7 +1,7 @@
 """Threads over the pieces of one row block, and one BLAS thread a caller. Knows nothing of what runs.
 
-What the pieces are never depends on the number of threads, and a library product inside a piece runs on one
-thread: so results are the same bits for any number of threads.
+What the pieces of a sum are never depends on the number of threads, and a library product inside a piece runs on
+one thread: so results are the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,21 +62,31 @@ def _limit() -> Any:
     return _found[1].limit(limits=1, user_api="blas").__enter__()
 
 
+class _Work(NamedTuple):
+    """Pieces that threads take one by one: what does those left, which are left, and the threads that were asked."""
+
+    go_on: Callable[[], None]
+    left: Iterator[int]
+    helpers: list[Future[None]]
+
+
 class Threads:
     """So many threads that run pieces of work, the caller's among them; if it is alone, in order."""
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count - 1) if count > 1 else None
+        self._late: list[_Work] = []
         self._scratch: dict[str, NDArray[np.uint8]] = {}
+        self._scratch_in_use: dict[str, NDArray[np.uint8]] = {}
         self._spare: dict[tuple[Any, ...], list[NDArray[Any]]] = {}
         self.count = count
         self.following: tuple[int, int] | None = None
         """The group that comes after the one at work, if it is known: its first block may be read ahead."""
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Return an array of any contents that is valid until the next call for ``name``.
+        """Return an array of any contents, valid until the next call for ``name`` and the end of `later` work between.
 
-        It is the same memory each time: fresh pages cost the system more than filling them costs us.
+        It is the same memory each time, or one of two: fresh pages cost the system more than filling them costs us.
         """
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if name not in self._scratch or size > len(self._scratch[name]):
@@ -99,8 +109,10 @@ class Threads:
                 self._spare[array.shape, array.dtype].append(array)
 
     def let_go(self) -> None:
-        """Let the recycled arrays go."""
+        """Let the recycled arrays go, and what is left of `later` work."""
         self._spare.clear()
+        late, self._late = self._late, []
+        _ended(late)
 
     def map(self, function: Callable[..., Any], pieces: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Call ``function`` on each piece's arguments and return the results in the order of the pieces.
@@ -111,36 +123,73 @@ class Threads:
         """
         pieces = list(pieces)
         found: list[Any] = [None] * len(pieces)
-        left = iter(range(len(pieces)))
-
-        def work() -> None:
-            for k in left:
-                found[k] = function(*pieces[k])
-
-        helpers = min(self.count, len(pieces)) - 1
-        others = [] if self._pool is None else [self._pool.submit(work) for _ in range(helpers)]
-        try:
-            work()
-        finally:
-            for _ in left:  # where one failed
-                pass
-            begun = [other for other in others if not other.cancel()]
-            wait(begun)
-        for other in begun:
-            other.result()
+        late, self._late = self._late, []
+        _finish([*late, self._handed_out(function, pieces, found, min(self.count, len(pieces)) - 1)])
         return found
 
-    def start(self, function: Callable[[], Any]) -> Callable[[], Any]:
-        """Call ``function`` beside what is done next, and return what waits for its result; with one thread, at once.
+    def later(self, *calls: Callable[[], None]) -> None:
+        """Make the calls beside what the caller does next, and all of them before the end of its next `map`.
 
-        It may not use these threads itself: it would wait for its own place.
+        So threads wait for one another once a block and not at each of its steps, and have something to do while the
+        caller alone is at work. With one thread the calls are made at once.
         """
+        self.settle()
         if self._pool is None:
-            found = function()
-            return lambda: found
-        return self._pool.submit(function).result
+            for call in calls:
+                call()
+            return
+        helpers = min(self.count - 1, len(calls))
+        self._late = [self._handed_out(_call, [(call,) for call in calls], [None] * len(calls), helpers)]
+        self._scratch, self._scratch_in_use = self._scratch_in_use, self._scratch
+
+    @property
+    def behind(self) -> object:
+        """What `later` left to be done; None once that is known to be done."""
+        return self._late[0] if self._late else None
+
+    def settle(self) -> None:
+        """Do what `later` left to be done, and wait for the rest of it."""
+        late, self._late = self._late, []
+        _finish(late)
 
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+    def _handed_out(
+        self, function: Callable[..., Any], pieces: list[tuple[Any, ...]], found: list[Any], helpers: int
+    ) -> _Work:
+        """Let threads begin with the pieces, whose results go to ``found``."""
+        left = iter(range(len(pieces)))
+
+        def go_on() -> None:
+            for k in left:
+                found[k] = function(*pieces[k])
+
+        return _Work(go_on, left, [] if self._pool is None else [self._pool.submit(go_on) for _ in range(helpers)])
+
+
+def _call(function: Callable[[], None]) -> None:
+    function()
+
+
+def _finish(works: list[_Work]) -> None:
+    """Do what nobody has begun, wait for the threads, and raise what failed in one."""
+    try:
+        for work in works:
+            work.go_on()
+    finally:
+        begun = _ended(works)
+    for helper in begun:
+        helper.result()
+
+
+def _ended(works: list[_Work]) -> list[Future[None]]:
+    """Let nobody begin with another piece; wait for the threads that have begun, and return what they gave."""
+    for work in works:
+        for _ in work.left:
+            pass
+    begun = [helper for work in works for helper in work.helpers if not helper.cancel()]
+    wait(begun)
+    return begun
