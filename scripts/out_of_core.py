@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -57,14 +58,13 @@ def child(store: str, sides: str, iterations: int, rank: int, memory: str) -> di
 
 
 def generated(folder: str, entries: int) -> Path:
-    """Write a store of heavy tails."""
-    import generate
-    from heavy_tailed import Problem
-
+    """Write a store of heavy tails, in a process of its own: what it held is gone when the fits begin."""
     store, share = Path(folder) / "generated.zarr", entries / SHAPE[2]
     began = time.perf_counter()
-    problem = Problem.draw((round(SHAPE[0] * share), round(SHAPE[1] * share)), entries)
-    generate.write_store(problem, store, test=0.0, overwrite=False)
+    command = [sys.executable, str(Path(__file__).with_name("generate.py")), "--store", str(store), "--test", "0"]
+    sizes = {"rows": round(SHAPE[0] * share), "columns": round(SHAPE[1] * share), "entries": entries}
+    command += [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     size = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
     print(f"generated {entries:,} entries, {size / 1e9:.1f} GB, in {time.perf_counter() - began:.0f} s", flush=True)
     return store
@@ -93,10 +93,11 @@ def main() -> None:
             command += ["--rank", str(options.rank), "--child", sides, str(iterations)]
             found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
             errors = ", ".join(f"{error:.4f}" for error in found["errors"])
+            together = found["peak"] + 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             print(
                 f"{sides:8} {iterations} iterations in {found['seconds']:.0f} s with all that comes before; errors"
-                f" {errors}; peak {found['peak'] / 1e9:.2f} GB, planned {found['planned'] / 1e9:.2f} GB"
-                f" ({found['moment']}), allowed {options.memory}",
+                f" {errors}; peak {found['peak'] / 1e9:.2f} GB, {together / 1e9:.2f} with this process, planned"
+                f" {found['planned'] / 1e9:.2f} GB ({found['moment']}), allowed {options.memory}",
                 flush=True,
             )
 
