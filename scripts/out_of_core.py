@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 SETTINGS = {
     "features": "factored", "indicators": 0, "ridge_by_count": 0, "row_scale": 0,
@@ -93,7 +94,7 @@ def main() -> None:
             command += ["--rank", str(options.rank), "--child", sides, str(iterations)]
             found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
             errors = ", ".join(f"{error:.4f}" for error in found["errors"])
-            together = found["peak"] + 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            together = found["peak"] + psutil.Process().memory_info().rss
             print(
                 f"{sides:8} {iterations} iterations in {found['seconds']:.0f} s with all that comes before; errors"
                 f" {errors}; peak {found['peak'] / 1e9:.2f} GB, {together / 1e9:.2f} with this process, planned"

@@ -25,4 +25,4 @@ def test_a_hundred_million_entries_in_a_gigabyte() -> None:
         assert values == sorted(values, reverse=True)
         assert values[-1] < 0.98 * values[0]
         assert float(peak) <= float(planned) <= 1.0
-        assert float(together) <= 1.0
+        assert float(together) <= float(peak) + 0.04  # the script's own process, two rounded figures
