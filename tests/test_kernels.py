@@ -156,25 +156,25 @@ def test_the_caller_is_one_of_the_threads() -> None:
     assert threading.get_ident() in found
 
 
-def test_what_is_left_for_later_is_done_beside_the_caller() -> None:
+@pytest.mark.parametrize("pieces", [[], [(1,)], [(-1,), (2,)]])
+def test_what_is_left_for_later_is_done_beside_the_caller(pieces: list[tuple[int]]) -> None:
     """With two threads the caller goes on at once, and the next map ends after what was left, one piece or none."""
-    for pieces in ([], [(1,)], [(-1,), (2,)]):
-        threads, begun, go_on, done = Threads(2), threading.Event(), threading.Event(), list[int]()
+    threads, begun, go_on, done = Threads(2), threading.Event(), threading.Event(), list[int]()
 
-        def first() -> None:
-            begun.set()  # noqa: B023
-            assert go_on.wait(10)  # noqa: B023
-            done.append(1)  # noqa: B023
+    def first() -> None:
+        begun.set()
+        assert go_on.wait(10)
+        done.append(1)
 
-        threads.later(first, lambda: done.append(2))  # noqa: B023
-        assert begun.wait(10)
-        assert done == []
-        assert threads.behind is not None
-        threading.Timer(0.05, go_on.set).start()
-        assert threads.map(abs, pieces) == [abs(*piece) for piece in pieces]
-        assert sorted(done) == [1, 2]
-        assert threads.behind is None
-        threads.close()
+    threads.later(first, lambda: done.append(2))
+    assert begun.wait(10)
+    assert done == []
+    assert threads.behind is not None
+    threading.Timer(0.05, go_on.set).start()
+    assert threads.map(abs, pieces) == [abs(*piece) for piece in pieces]
+    assert sorted(done) == [1, 2]
+    assert threads.behind is None
+    threads.close()
 
 
 def test_one_thread_leaves_nothing_for_later() -> None:

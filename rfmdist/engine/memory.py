@@ -321,11 +321,9 @@ def _factored_moments(sizes: Sizes) -> Iterator[tuple[str, Parts]]:
     later = first | {"features": 2 * features_bytes(sizes)}  # and those of the best iterate
     reading = later if _read_again(sizes) else first
     if sizes.sides == "columns":
-        turned = features_bytes(sizes) if sizes.power != 0.5 else 0
-        behind = _partial(sizes) if _behind(sizes) and sizes.sums > 1 else 0
-        sums = sizes.sums * _partial(sizes) + turned
-        yield "columns", reading | {"sums": sums + behind} | _at_work(sizes)
-        yield "columns, summed", later | {"sums": sums}
+        sums = {"sums": sizes.sums * _partial(sizes) + (features_bytes(sizes) if sizes.power != 0.5 else 0)}
+        yield "columns", reading | sums | _at_work(sizes)
+        yield "columns, summed", later | sums
         return
     if sizes.stripe:
         yield from _striped_moments(sizes, reading, later)
@@ -354,17 +352,14 @@ def _stripes(sizes: Sizes) -> Parts:
 
 
 def _at_work(sizes: Sizes) -> Parts:
-    """A block in flight, and the scratch of its solves; the block before, while threads make its sums."""
+    """A block in flight, and the scratch of its solves; and what is left to threads of the group before."""
     scratch = sizes.block_rows * _width(sizes, sizes.side[1]) * sizes.itemsize * (3 if sizes.indicators else 1)
-    blocks = block_bytes(sizes)
-    if _behind(sizes):
-        scratch, blocks = 2 * scratch, blocks + min(sizes.block_entries, sizes.entries) * (4 + 2 * sizes.itemsize)
-    return {"blocks in flight": blocks, "scratch": scratch}
-
-
-def _behind(sizes: Sizes) -> bool:
-    """Whether sums of a group are left to threads, beside the next group's work (`Threads.later`)."""
-    return sizes.threads > 1
+    parts = {"blocks in flight": block_bytes(sizes), "scratch": scratch}
+    if sizes.threads > 1:  # as `Threads.later` has it: a block, its residuals and scratch, and the sum that they go to
+        block = min(sizes.block_entries, sizes.entries) * (4 + 2 * sizes.itemsize)
+        sums = _partial(sizes) if sizes.sides == "columns" and sizes.sums > 1 else 0
+        parts["left to threads"] = block + scratch + sums
+    return parts
 
 
 def _pieces(sizes: Sizes) -> int:
@@ -473,11 +468,10 @@ def _worker_moments(sizes: Sizes, threads: int) -> Iterator[tuple[str, Parts]]:
 def client_memory(sizes: Sizes, base: int = FRESH) -> Memory:
     """Foresee the peak of the process whose workers do the work: it prepares, updates features, and saves."""
     always = {"Python and libraries": base + LOADED_LATER, **_tables(sizes)}
-    at_work = {"blocks in flight", "scratch", "kept blocks", "solves", "slab"}  # on the workers
+    at_work = {"blocks in flight", "scratch", "left to threads", "kept blocks", "solves", "slab"}  # on the workers
     # What workers sent lies in messages that go only as a whole: no piece before the last.
     sums = 3 if 2 * _partial(sizes) <= SUMMED_HERE else 1  # two, and what is added of them
-    threads = sizes.threads if sizes.features == "dense" else 1  # no sums are left to threads
-    here = replace(sizes, sums=sums, kept_rows=0, kept_columns=0, block_rows=1, threads=threads)
+    here = replace(sizes, sums=sums, kept_rows=0, kept_columns=0, block_rows=1)
     moments = [*_moments(here), ("saving", saving(sizes))]
     left = [(name, {part: size for part, size in parts.items() if part not in at_work}) for name, parts in moments]
     return max((Memory(name, always | parts) for name, parts in left), key=lambda memory: memory.total)

@@ -123,13 +123,13 @@ class InProcess:
 
         They do it beside the next group's work.
         """
-        threads, late, left = self._threads, list[Any](), None
+        threads, late = self._threads, list[Any]()
         for group, threads.following in zip(groups, [*groups[1:], None], strict=True):
+            before = threads.behind
             late.append(function(group, *shared, threads))
-            if threads.behind is left:  # this group left nothing, and did not wait for what the one before did
+            if threads.behind is before:  # this group left nothing, and may not have waited for the one before
                 threads.settle()
-            left = threads.behind
-            while len(late) > (left is not None):
+            while len(late) > (threads.behind is not None):
                 yield late.pop(0)
         threads.settle()
         yield from late

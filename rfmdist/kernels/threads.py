@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from operator import call
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,12 +63,19 @@ def _limit() -> Any:
     return _found[1].limit(limits=1, user_api="blas").__enter__()
 
 
-class _Work(NamedTuple):
-    """Pieces that threads take one by one: what does those left, which are left, and the threads that were asked."""
+class _Work:
+    """Pieces that threads take one by one."""
 
-    go_on: Callable[[], None]
-    left: Iterator[int]
-    helpers: list[Future[None]]
+    def __init__(self, function: Callable[..., Any], pieces: Iterable[tuple[Any, ...]]) -> None:
+        self._function, self._pieces = function, list(pieces)
+        self.found: list[Any] = [None] * len(self._pieces)
+        self.left = iter(range(len(self._pieces)))
+        self.helpers: list[Future[None]] = []
+
+    def go_on(self) -> None:
+        """Do what nobody has begun."""
+        for k in self.left:
+            self.found[k] = self._function(*self._pieces[k])
 
 
 class Threads:
@@ -75,7 +83,7 @@ class Threads:
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count - 1) if count > 1 else None
-        self._late: list[_Work] = []
+        self._late: _Work | None = None
         self._scratch: dict[str, NDArray[np.uint8]] = {}
         self._scratch_in_use: dict[str, NDArray[np.uint8]] = {}
         self._spare: dict[tuple[Any, ...], list[NDArray[Any]]] = {}
@@ -111,8 +119,7 @@ class Threads:
     def let_go(self) -> None:
         """Let the recycled arrays go, and what is left of `later` work."""
         self._spare.clear()
-        late, self._late = self._late, []
-        _ended(late)
+        _ended(self._taken())
 
     def map(self, function: Callable[..., Any], pieces: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Call ``function`` on each piece's arguments and return the results in the order of the pieces.
@@ -121,11 +128,10 @@ class Threads:
         would take the core from one of them each time: 2,700 times in an iteration of two seconds, and a twentieth of
         it. A single piece runs here: handing it to a thread takes as long as thousands of entries.
         """
-        pieces = list(pieces)
-        found: list[Any] = [None] * len(pieces)
-        late, self._late = self._late, []
-        _finish([*late, self._handed_out(function, pieces, found, min(self.count, len(pieces)) - 1)])
-        return found
+        work = _Work(function, pieces)
+        self._ask(work, min(self.count, len(work.found)) - 1)
+        _finish([*self._taken(), work])
+        return work.found
 
     def later(self, *calls: Callable[[], None]) -> None:
         """Make the calls beside what the caller does next, and all of them before the end of its next `map`.
@@ -134,44 +140,36 @@ class Threads:
         caller alone is at work. With one thread the calls are made at once.
         """
         self.settle()
+        self._late = _Work(call, ((each,) for each in calls))
         if self._pool is None:
-            for call in calls:
-                call()
+            self.settle()
             return
-        helpers = min(self.count - 1, len(calls))
-        self._late = [self._handed_out(_call, [(call,) for call in calls], [None] * len(calls), helpers)]
+        self._ask(self._late, min(self.count - 1, len(calls)))
         self._scratch, self._scratch_in_use = self._scratch_in_use, self._scratch
 
     @property
     def behind(self) -> object:
         """What `later` left to be done; None once that is known to be done."""
-        return self._late[0] if self._late else None
+        return self._late
 
     def settle(self) -> None:
         """Do what `later` left to be done, and wait for the rest of it."""
-        late, self._late = self._late, []
-        _finish(late)
+        _finish(self._taken())
 
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def _handed_out(
-        self, function: Callable[..., Any], pieces: list[tuple[Any, ...]], found: list[Any], helpers: int
-    ) -> _Work:
-        """Let threads begin with the pieces, whose results go to ``found``."""
-        left = iter(range(len(pieces)))
+    def _ask(self, work: _Work, helpers: int) -> None:
+        """Let so many threads begin with the pieces."""
+        if self._pool is not None:
+            work.helpers = [self._pool.submit(work.go_on) for _ in range(helpers)]
 
-        def go_on() -> None:
-            for k in left:
-                found[k] = function(*pieces[k])
-
-        return _Work(go_on, left, [] if self._pool is None else [self._pool.submit(go_on) for _ in range(helpers)])
-
-
-def _call(function: Callable[[], None]) -> None:
-    function()
+    def _taken(self) -> list[_Work]:
+        """Take what `later` left to be done: whoever does has to end it."""
+        late, self._late = self._late, None
+        return [] if late is None else [late]
 
 
 def _finish(works: list[_Work]) -> None:
