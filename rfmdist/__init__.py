@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rfmdist.errors import InputError, RfmdistError, StoreError
     from rfmdist.lin_rfm import LinRFM
     from rfmdist.observations.blocks import Offsets, Role
+    from rfmdist.observations.folds import EntryKFold
     from rfmdist.observations.ingest import ingest
     from rfmdist.observations.offsets import fit_offsets
     from rfmdist.observations.split import split
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Completion",
     "DeepLinRFM",
+    "EntryKFold",
     "InputError",
     "LinRFM",
     "LinearSensing",
@@ -41,6 +43,7 @@ __all__ = [
 _HOMES = {
     "Completion": "completion",
     "DeepLinRFM": "deep",
+    "EntryKFold": "observations.folds",
     "InputError": "errors",
     "LinRFM": "lin_rfm",
     "LinearSensing": "sensing",

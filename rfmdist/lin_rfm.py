@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, Literal, Self
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from rfmdist.certificate import Certificate
@@ -17,10 +19,15 @@ from rfmdist.engine.run import executor
 from rfmdist.errors import InputError
 from rfmdist.estimator import Estimator
 from rfmdist.features.augmented import Extras
+from rfmdist.features.protocol import Scores
 from rfmdist.fitting import Fit
 from rfmdist.machine import hand_back_memory, steady_memory
+from rfmdist.observations.blocks import ALL_ROLES, FITTED_ROLES, Role
+from rfmdist.observations.draws import Fold
 from rfmdist.observations.offsets import OffsetKind
+from rfmdist.observations.pairs import as_observations, ids_of_pairs
 from rfmdist.observations.store import Observations
+from rfmdist.observations.summary import Summary
 from rfmdist.parameters import check_extras, check_parameters
 from rfmdist.planning import plan_here
 from rfmdist.progress import Iteration
@@ -28,6 +35,8 @@ from rfmdist.recovery import Recovered
 from rfmdist.selection import choosing_bound
 
 Callback = Callable[[Iteration], "bool | None"]
+SCORED_FOLDS = 5
+"""Of new rows one part in so many is scored, the others are folded in."""
 
 
 class LinRFM(Estimator):
@@ -241,10 +250,10 @@ class LinRFM(Estimator):
 
         Parameters
         ----------
-        observations : Observations, or scipy sparse matrix of shape (m, n)
+        observations : Observations, scipy sparse matrix of shape (m, n), or pairs of ids of shape (entries, 2)
             What was observed; test entries are left alone.
-        y : None
-            Ignored; scikit-learn's convention.
+        y : array_like of shape (entries,), optional
+            Values of the entries where these are given as pairs of row id and column id; else ignored.
         client : distributed.Client, optional
             Cluster to run on; in process, on all cores, when left out. The result is the same bits.
 
@@ -258,12 +267,15 @@ class LinRFM(Estimator):
             If a parameter is out of range, there are no training entries, or memory cannot hold the features.
         StoreError
             If the store is damaged.
+
+        Warns
+        -----
+        UserWarning
+            If all values are equal, as where clicks are given as ones: then nothing can be learned from them.
         """
         check_parameters(self)
         steady_memory()
-        if not isinstance(observations, Observations):
-            observations = Observations.from_scipy(observations)
-        observations = self._with_validation(observations)
+        observations = self._with_validation(as_observations(observations, y))
         self.history_: list[Iteration] = []
         self.n_features_in_ = observations.shape[1]
         self.plan_ = plan_here(self, observations, client)
@@ -274,6 +286,7 @@ class LinRFM(Estimator):
         with executor(client, observations.scratch_folder(), self.plan_.stripe) as run:
             fit = Fit(self, observations, self.plan_, run)
             self._check_counts(observations, fit.counts)
+            self._tell_constant(observations, fit.preparation.seen.of(FITTED_ROLES).summary)
             found = Choice(fit).recover()
             if isinstance(found, Recovered):
                 return self._recovered(found)
@@ -301,33 +314,73 @@ class LinRFM(Estimator):
         extras = sum(getattr(self, name) == "auto" for name in Extras._fields)
         return choosing_bound(3 if self.replacement == "auto" else 1, extras) if self.noise != 0 else 0.0
 
-    def predict(self, rows: Any, columns: Any, *, codes: bool = False) -> Any:
-        """Predict entries by id or code; see `Completion.predict`."""
+    def predict(self, rows: Any, columns: Any = None, *, codes: bool = False) -> Any:
+        """Predict entries by id or code, as `Completion.predict`.
+
+        ``columns`` may be left out where ``rows`` are pairs of row id and column id, of shape (entries, 2), as
+        scikit-learn gives them.
+        """
         self._check_fitted("completion_")
+        if columns is None:
+            rows, columns = ids_of_pairs(rows)
         return self.completion_.predict(rows, columns, codes=codes)
 
     def score(self, observations: Any, y: Any = None) -> float:
-        """Minus the root mean squared error at all entries of ``observations``: greater is better.
+        """Minus the root mean squared error at the entries given: greater is better.
 
-        Rows and columns of Observations are matched by id, those of a scipy matrix by place. So a search that holds
-        out rows, as scikit-learn's do, tells nothing here: hold out entries (`rfmdist.split`).
+        Parameters
+        ----------
+        observations : Observations, scipy sparse matrix of shape (k, n), or pairs of ids of shape (entries, 2)
+            Of Observations, the test entries are scored, or all where none is for test; rows and columns are matched
+            by id. The rows of a scipy matrix are new ones, as scikit-learn's are: four fifths of their entries, drawn
+            by ``random_state``, are folded in (`Completion.fold_in`), and the rest is scored.
+        y : array_like of shape (entries,), optional
+            Values where pairs are given.
 
         Raises
         ------
         InputError
-            If a matrix is not of the completed one's shape, or an id is not known.
+            If there is nothing to score, or a matrix has another number of columns than the completed one.
         """
         self._check_fitted("completion_")
-        by_place = not isinstance(observations, Observations)
-        given = Observations.from_scipy(observations) if by_place else observations
-        if by_place and given.shape != self.completion_.shape:
+        if y is not None and not sp.issparse(observations):
+            return -self.completion_.score(*ids_of_pairs(observations), y).rmse
+        if sp.issparse(observations):
+            return -self._score_new_rows(observations).rmse
+        roles = {Role.TEST} if observations.role_counts()["test"] else ALL_ROLES
+        rows, columns = observations.row_ids, observations.column_ids
+        scores = Scores()
+        for block in observations.row_blocks(roles):
+            if len(block.values):
+                scores += self.completion_.score(rows[block.rows], columns[block.indices], block.values)
+        if not scores.count:
+            raise InputError(f"{observations.name}: there are no entries to score, or none that is determined")
+        return -scores.rmse
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that X is sparse, or pairs of ids, and not to be judged as a dense matrix of features."""
+        tags = super().__sklearn_tags__()
+        tags.no_validation = tags.input_tags.sparse = True
+        return tags
+
+    def _score_new_rows(self, matrix: Any) -> Scores:
+        """Scores of a part of each row of a scipy matrix, predicted from the rest of it."""
+        if matrix.shape[1:] != self.completion_.shape[1:]:
             raise InputError(
-                f"the matrix is of {given.shape}, the completed one of {self.completion_.shape}, and rows go by place;"
-                " give Observations to have them matched by id"
+                f"the matrix has {matrix.shape[-1]} columns, the completed one {self.completion_.shape[1]}, and they go"
+                " by place; give Observations to have them matched by id"
             )
-        coo = given.to_scipy().tocoo()
-        rows, columns = (coo.row, coo.col) if by_place else (given.row_ids[coo.row], given.column_ids[coo.col])
-        return -self.completion_.score(rows, columns, coo.data, codes=by_place).rmse
+        new = Observations.from_scipy(matrix, column_ids=self.completion_.observations.column_ids)
+        return self.completion_.fold_in(new[Fold(0, SCORED_FOLDS, self.random_state).index]).score()
+
+    def _tell_constant(self, observations: Observations, summary: Summary) -> None:
+        """Warn of values that are all equal, which only a matrix without noise may mean as they stand."""
+        if summary.count > 1 and summary.least == summary.greatest and self.noise != 0:
+            warnings.warn(
+                f"{observations.name}: all {summary.count} values are {summary.least:g}, so that there is nothing to"
+                " learn from them but which entries were observed; give values that differ, such as counts or ratings",
+                stacklevel=3,
+            )
 
     def _tell_plan(self, observations: Observations) -> None:
         """Show the plan before work begins: to callbacks with a method ``planned``, and where it is verbose."""

@@ -128,7 +128,8 @@ def _additions(model: LinRFM, observations: Observations) -> Additions:
         scaled=usable and model.row_scale != 0,
         uneven=model.offsets in ("rows", "columns") or len(model.row_table) != len(model.column_table),
         tables=(len(model.row_table), len(model.column_table)),
-        drawn=not observations.has_split and model.validation_fraction > 0 and model.noise != 0,
+        drawn=observations.is_drawn
+        or (not observations.has_split and model.validation_fraction > 0 and model.noise != 0),
         held=_held(model),
         results=int(model.refit) + (TRIALS_HELD if "auto" in (model.ridge, model.replacement) else 0),
     )

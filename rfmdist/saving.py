@@ -95,7 +95,7 @@ def refuse_observations(path: Place) -> None:
 def _add(root: zarr.Group, targets: Targets, features: Features, step: Step) -> None:
     """Add what makes a store of observations a completion."""
     store, observations = Observations(root), targets.observations
-    if observations.has_split or observations.role_counts()["validation"]:
+    if observations.has_split or observations.role_counts()["train"] < observations.nnz:
         store.store_split(map(observations.roles, observations.row_blocks()))
     store.store_offsets(targets.offsets)
     store.set_attributes(

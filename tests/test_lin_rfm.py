@@ -337,17 +337,22 @@ def test_parameters_are_scikit_learn_s() -> None:
 
 
 def test_score_is_minus_the_rmse(values: Any) -> None:
-    """Greater is better; a scipy matrix is matched by place, Observations by id."""
+    """Greater is better; Observations and pairs are matched by id, of Observations test entries alone are scored."""
     model = LinRFM(**FIXED, max_iter=3).fit(oracles.as_sparse(values))
     z = model.completion_.predict_block().compute()
     seen = ~np.isnan(values)
     expected = -np.sqrt(np.mean((z - values)[seen] ** 2))
-    assert model.score(oracles.as_sparse(values)) == pytest.approx(expected, rel=1e-12)
-    with pytest.raises(InputError, match="rows go by place; give Observations"):
-        model.score(oracles.as_sparse(values[:10]))
+    rows, columns = np.nonzero(seen)
+    assert model.score(np.column_stack([rows, columns]), values[seen]) == pytest.approx(expected, rel=1e-12)
     turned = oracles.as_sparse(values[::-1])
     by_id = Observations.from_scipy(turned, row_ids=np.arange(70)[::-1])
     assert model.score(by_id) == pytest.approx(expected, rel=1e-12)
+    split(by_id, validation=0.1, test=0.3)
+    test = by_id.to_scipy("test").tocoo()
+    error = z[::-1][test.row, test.col] - test.data
+    assert model.score(by_id) == pytest.approx(-np.sqrt(np.mean(error**2)), rel=1e-12)
+    with pytest.raises(InputError, match="the matrix has 50 columns, the completed one 60"):
+        model.score(oracles.as_sparse(values[:, :50]))
 
 
 REFUSED = [
@@ -403,8 +408,9 @@ def test_values_whose_squares_leave_float64_are_refused(values: Any, factor: flo
 def test_values_that_are_all_the_same(rng: np.random.Generator, value: float, kind: dict[str, Any]) -> None:
     """Offsets explain a constant, nothing is left to the features: it is completed with that constant."""
     values = np.where(rng.random((30, 20)) < 0.4, value, np.nan)
-    found = LinRFM(**kind).fit(oracles.as_sparse(values)).completion_.predict_block().compute()
-    assert np.array_equal(found, np.full((30, 20), value))
+    with pytest.warns(UserWarning, match=f"values are {value:g}, so that there is nothing to learn"):
+        model = LinRFM(**kind).fit(oracles.as_sparse(values))
+    assert np.array_equal(model.completion_.predict_block().compute(), np.full((30, 20), value))
 
 
 def test_nothing_to_fit_is_refused() -> None:

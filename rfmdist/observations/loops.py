@@ -24,18 +24,18 @@ def hash_entries(rows: Array, columns: Array, factors: Array, start: int, words:
 
 
 @njit(nogil=True, cache=True)
-def hold_out(
-    first: int, indptr: Array, indices: Array, factors: Array, start: int, limit: int, roles: Array, into: int
+def draw_entries(
+    first: int, indptr: Array, indices: Array, factors: Array, start: int, low: int, high: int, drawn: Array
 ) -> None:
-    """Turn roles of 0 (entries,) to ``into`` where the entry's word, as `hash_entries` gives it, is below ``limit``.
+    """Tell in ``drawn`` (entries,) whether the entry's word, as `hash_entries` gives it, is in [``low``, ``high``).
 
     Of a block of rows from code ``first`` on.
     """
     for i in range(len(indptr) - 1):
         state = np.uint64(first + i) * factors[0] + start
         for e in range(indptr[i], indptr[i + 1]):
-            if roles[e] == 0 and mixed(np.uint64(indices[e]) * factors[1] + state) < limit:
-                roles[e] = into
+            word = mixed(np.uint64(indices[e]) * factors[1] + state)
+            drawn[e] = low <= word and word < high
 
 
 @njit(nogil=True, cache=True)

@@ -20,7 +20,7 @@ from rfmdist.observations.ahead import ahead
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
 from rfmdist.observations.by_column import MEMORY, write_by_column
 from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_scipy
-from rfmdist.observations.draws import HoldOut
+from rfmdist.observations.draws import Draw, Fold, HoldOut
 from rfmdist.observations.files import is_torn
 from rfmdist.observations.layout import BY_COLUMN, BY_ROW, DICTIONARY, SHARD, Order
 from rfmdist.observations.places import Place, UrlStore, beside, exists, place_of
@@ -63,9 +63,9 @@ class Observations:
         The path or URL, for messages.
     """
 
-    def __init__(self, root: zarr.Group, held_out: HoldOut | None = None, order: Order = BY_ROW) -> None:
+    def __init__(self, root: zarr.Group, draws: tuple[Draw, ...] = (), order: Order = BY_ROW) -> None:
         self._root = root
-        self._held_out = held_out
+        self._draws = draws
         self._order = order
         self._split_seen = False
         self._mark: str | None = None
@@ -167,7 +167,24 @@ class Observations:
 
         Nothing is written: which entries are held out is a function of the seed and the entry's row and column.
         """
-        return type(self)(self._root, HoldOut(fraction, seed), self._order)
+        return type(self)(self._root, (*self._draws, HoldOut(fraction, seed)), self._order)
+
+    def __getitem__(self, part: Any) -> Self:
+        """Return the same observations with the entries of a fold for test, as `rfmdist.EntryKFold` draws them.
+
+        Nothing is written. scikit-learn asks in this way for the training and test part of each fold.
+
+        Raises
+        ------
+        InputError
+            If ``part`` is anything but a fold, such as the numbers of rows.
+        """
+        fold = Fold.of_index(part[0] if isinstance(part, tuple) and part[1:] == (Ellipsis,) else part)
+        if fold is None:
+            raise InputError(
+                f"{self.name}: observations are cut into folds of entries, not of rows: give cv=rfmdist.EntryKFold(5)"
+            )
+        return type(self)(self._root, (*self._draws, fold), self._order)
 
     def by_column(self, memory: int = MEMORY) -> Self:
         """Return the same entries with columns for rows: observations of shape (n, m).
@@ -189,7 +206,7 @@ class Observations:
             If the store is damaged or cannot be written, or is split anew meanwhile.
         """
         if self._order == BY_COLUMN:
-            return type(self)(self._root, self._held_out)
+            return type(self)(self._root, self._draws)
         found = self._copy()
         if found._is_copy_of(self):
             return found
@@ -276,6 +293,11 @@ class Observations:
         return "split" in matrix
 
     @property
+    def is_drawn(self) -> bool:
+        """Whether roles are drawn at each reading, over those that are stored."""
+        return bool(self._draws)
+
+    @property
     def split_mark(self) -> str | None:
         """What tells the stored split from any other; None where none is stored, or one of an earlier version."""
         matrix = self._matrix
@@ -346,18 +368,18 @@ class Observations:
         """Role of each entry of a block that `row_block` gave with all its roles, uint8 ndarray."""
         low = int(self.pointers(block.start, block.start)[0])
         stored = self._stored_roles(low, low + len(block.indices))
-        if self._held_out is None:
-            return stored
-        return self._held_out.apply(stored, block, by_column=self._order == BY_COLUMN)
+        for draw in self._draws:
+            stored = draw.apply(stored, block, by_column=self._order == BY_COLUMN)
+        return stored
 
     def role_counts(self) -> dict[str, int]:
         """Number of entries of each role."""
         self._look_again()
         counts = dict.fromkeys(Role, 0)
-        if self._held_out is None and not self.has_split:
+        if not self._draws and not self.has_split:
             counts[Role.TRAIN] = self.nnz
             return {role.name.lower(): count for role, count in counts.items()}
-        if self._held_out is None:
+        if not self._draws:
             ranges = [(low, min(low + SHARD, self.nnz)) for low in range(0, self.nnz, SHARD)]
             pieces = ahead(lambda range_: self._stored_roles(*range_), ranges)
         else:
@@ -618,7 +640,7 @@ class Observations:
 
     def _copy(self) -> Self:
         """What the column-ordered copy holds, whether or not there is one."""
-        return type(self)(self._root, self._held_out, BY_COLUMN)
+        return type(self)(self._root, self._draws, BY_COLUMN)
 
     def _is_copy_of(self, source: Observations) -> bool:
         """Whether the copy is there and fits what it was made from; if not it is to be made again."""
