@@ -63,15 +63,16 @@ def test_the_rest_of_the_paper_runs(tmp_path: Path) -> None:
 def test_python_examples_run(ratings: Path) -> None:
     """The Python examples run in order, and the low-rank matrix is recovered."""
     programs = blocks(section("From Python"), "python")
-    assert len(programs) == 6
-    (ratings / "example.py").write_text("\n".join(programs[:5]) + "\n")
+    assert len(programs) == 7
+    (ratings / "example.py").write_text("\n".join(programs[:6]) + "\n")
     printed = run([sys.executable, "example.py"], ratings).splitlines()
     assert 0 < float(printed[0]) < 1.2
-    assert float(printed[-4]) < 1e-2
-    assert printed[-3].startswith("certified: rank 3 fits ")
-    assert float(printed[-2].split()[0]) < 1e-1
+    assert float(printed[-6]) < 1e-2
+    assert printed[-5].startswith("certified: rank 3 fits ")
+    assert float(printed[-4].split()[0]) < 1e-1
+    assert printed[-2].startswith("{'ridge': ")
     reopened = 'import rfmdist\nstore = rfmdist.Observations.open("ratings.zarr")\n'
-    (ratings / "cluster.py").write_text(reopened + programs[5])
+    (ratings / "cluster.py").write_text(reopened + programs[6])
     run([sys.executable, "cluster.py"], ratings)
 
 
