@@ -7,18 +7,17 @@ and numba then refuses to compile at all.
 from __future__ import annotations
 
 import os
-import stat
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from numba import njit
 from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, InTreeCacheLocator, UserWideCacheLocator
 from numba.misc.appdirs import AppDirs
+
+from rfmdist.machine import temporary_folder
 
 LASTING = "name a lasting folder in NUMBA_CACHE_DIR"
 _told = False
@@ -45,26 +44,9 @@ def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     compiled = njit(function, nogil=True, **options)
     try:
         compiled._cache = _Cache(function)
-    except (RuntimeError, OSError):  # no folder will take it: the dispatcher keeps nothing
+    except (RuntimeError, OSError):  # no folder takes it: the dispatcher keeps nothing
         _tell(f"no folder can be written to for compiled kernels, so each process compiles them anew; {LASTING}")
     return compiled
-
-
-def private_folder(folder: Path) -> Path:
-    """Make a folder that only this user can write to, or find it so: what lies there will be run.
-
-    Raises
-    ------
-    OSError
-        If it cannot be made, or is not ours alone.
-    """
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found, above = folder.lstat(), folder.parent.stat()
-    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
-    replaceable = above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX
-    if not ours or replaceable:
-        raise PermissionError(f"{folder} is not this user's alone")
-    return folder
 
 
 class Compiled(event.Listener):
@@ -88,24 +70,18 @@ def compilations() -> Iterator[Compiled]:
 
 
 class _TemporaryLocator(InTreeCacheLocator):
-    """A folder of the user's own among temporary files: processes of a machine share it, so that one compiles."""
+    """The user's own folder of temporary files: processes of a machine share it, so that one compiles for all."""
 
     def __init__(self, function: Any, file: str) -> None:
         super().__init__(function, file)
-        self.folder = Path(tempfile.gettempdir()) / f"rfmdist-{os.getuid()}"
-        self._cache_path = str(self.folder / self.get_suitable_cache_subpath(file))
-
-    def ensure_cache_path(self) -> None:
-        private_folder(self.folder)
-        super().ensure_cache_path()
+        self._cache_path = str(temporary_folder() / self.get_suitable_cache_subpath(file))
 
 
 def _locators() -> list[Any]:
     """Numba's, and ours as the last; without a home numba would take a folder named ``~`` for it."""
     known = CompileResultCacheImpl._locator_classes
     home = os.path.isabs(AppDirs("numba", appauthor=False).user_cache_dir)
-    ours = [_TemporaryLocator] if hasattr(os, "getuid") else []  # elsewhere every user has a home
-    return [each for each in known if home or each is not UserWideCacheLocator] + ours
+    return [each for each in known if home or each is not UserWideCacheLocator] + [_TemporaryLocator]
 
 
 class _Places(CompileResultCacheImpl):
@@ -126,15 +102,14 @@ class _Cache(FunctionCache):
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        place = self._impl.locator
         try:
             super().save_overload(sig, data)
         except OSError as error:
             why = error.strerror or error
             _tell(f"compiled kernels cannot be kept in {self.cache_path} ({why}), so each process compiles them anew")
             return
-        if isinstance(place, _TemporaryLocator):
-            _tell(f"kernels were compiled, and are kept among temporary files in {place.folder}; {LASTING}")
+        if isinstance(self._impl.locator, _TemporaryLocator):
+            _tell(f"kernels were compiled, and are kept among temporary files in {temporary_folder()}; {LASTING}")
 
 
 def _tell(sentence: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +27,27 @@ megabytes, stay in the heap: fresh pages for each block of 20 million entries to
 def cores() -> int:
     """Cores this process may use, which a batch system may have made fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def temporary_folder() -> Path:
+    """Make the folder of this user alone among the system's temporary files (``TMPDIR``), or find it there.
+
+    What lies in it is run and unpickled, so that nobody else may write to it, or put another in its place.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made, or is not this user's alone.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else None  # elsewhere temporary files are each user's own
+    folder = Path(tempfile.gettempdir()) / ("rfmdist" if user is None else f"rfmdist-{user}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found, above = folder.lstat(), folder.parent.stat()
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    replaceable = above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX
+    if user is not None and (not ours or replaceable):
+        raise PermissionError(f"{folder} is not this user's alone")
+    return folder
 
 
 def hand_back_memory() -> None:
