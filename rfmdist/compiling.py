@@ -6,6 +6,7 @@ and numba then refuses to compile at all.
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +15,13 @@ from typing import Any
 
 from numba import njit
 from numba.core import event
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, InTreeCacheLocator, UserWideCacheLocator
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    IndexDataCacheFile,
+    InTreeCacheLocator,
+    UserWideCacheLocator,
+)
 from numba.misc.appdirs import AppDirs
 
 from rfmdist.machine import temporary_folder
@@ -89,13 +96,25 @@ class _Places(CompileResultCacheImpl):
 
 
 class _Cache(FunctionCache):
-    """Numba's, but it only saves time: what cannot be read or kept is compiled anew."""
+    """Numba's, but it only saves time: what cannot be read or kept is compiled anew.
+
+    What lies in the package's folder is found there too where that may only be read: who installed it has compiled it.
+    """
 
     _impl_class = _Places
 
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        folder, place = os.path.join(os.path.dirname(inspect.getfile(function)), "__pycache__"), self._impl.locator
+        self._installed = IndexDataCacheFile(folder, self._impl.filename_base, place.get_source_stamp())
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
+            if found is None:
+                packed = self._installed.load(self._index_key(sig, target_context.codegen()))
+                found = None if packed is None else self._impl.rebuild(target_context, packed)
+            return found
         except Exception:  # what a torn file raises is anything
             with suppress(OSError):
                 self.flush()

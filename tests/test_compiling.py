@@ -13,7 +13,6 @@ from numba.core.caching import IndexDataCacheFile
 
 from rfmdist import compiling
 from rfmdist.compiling import compilations
-from rfmdist.machine import temporary_folder
 
 DOUBLED = """
 from rfmdist.compiling import kernel
@@ -100,35 +99,3 @@ def test_temporary_files_are_the_last_resort(place: Path, tmp_path: Path, monkey
     (folder,) = tmp_path.glob("rfmdist-*")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert compiled_for(tmp_path) == 0
-
-
-@pytest.mark.parametrize("how", ["a link", "others may write", "others may replace it", "another's", "a file"])
-def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """What lies there will be run, so that nobody else may put anything there."""
-    shared = tmp_path / "shared"
-    shared.mkdir(mode=0o700)
-    monkeypatch.setattr("tempfile.tempdir", str(shared))
-    folder = temporary_folder()
-    assert folder == temporary_folder()
-    if how == "others may write":
-        folder.chmod(0o777)
-    elif how == "others may replace it":
-        shared.chmod(0o777)
-    elif how == "another's":
-        if os.geteuid() == 0:
-            os.chown(folder, 54321, -1)
-        else:
-            monkeypatch.setattr(os, "getuid", lambda: 54321)
-            folder.rename(shared / "rfmdist-54321")
-    else:
-        folder.rename(tmp_path / "elsewhere")
-        folder.symlink_to(tmp_path / "elsewhere") if how == "a link" else folder.touch()
-    with pytest.raises(OSError, match=r"is not this user's alone|File exists"):
-        temporary_folder()
-
-
-def test_a_folder_of_all_users_serves_where_each_owns_his_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the system's folder of temporary files is: others may write there, but not replace what is ours."""
-    tmp_path.chmod(0o1777)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert temporary_folder().stat().st_mode & 0o777 == 0o700
