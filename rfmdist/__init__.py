@@ -4,6 +4,7 @@ Names are loaded when they are first used, so that the command line answers at o
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ _HOMES = {
     "plan": "planning",
     "split": "observations.split",
 }
+
+
+if find_spec("cupy") is not None:  # before anything imports it
+    import_module("rfmdist.machine").place_cupy()
 
 
 def __getattr__(name: str) -> Any:

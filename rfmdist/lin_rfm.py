@@ -278,12 +278,13 @@ class LinRFM(Estimator):
         observations = self._with_validation(as_observations(observations, y))
         self.history_: list[Iteration] = []
         self.n_features_in_ = observations.shape[1]
-        self.plan_ = plan_here(self, observations, client)
-        check_extras(self, self.plan_)
-        self._tell_plan(observations)
-        if self.verbose:
-            print(f"choosing takes at most {self.choosing_bound:.1f} times as long as one fit", file=sys.stderr)
-        with executor(client, observations.scratch_folder(), self.plan_.stripe) as run:
+        with executor(client, observations.scratch_folder()) as run:
+            self.plan_ = plan_here(self, observations, client, run.scratch)
+            run.stripe = self.plan_.stripe
+            check_extras(self, self.plan_)
+            self._tell_plan(observations)
+            if self.verbose:
+                print(f"choosing takes at most {self.choosing_bound:.1f} times as long as one fit", file=sys.stderr)
             fit = Fit(self, observations, self.plan_, run)
             self._check_counts(observations, fit.counts)
             self._tell_constant(observations, fit.preparation.seen.of(FITTED_ROLES).summary)

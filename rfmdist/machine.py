@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,12 @@ MMAP_THRESHOLD, TRIM_THRESHOLD, ARENAS = -3, -1, -8
 """Numbers of the C library's settings (malloc.h)."""
 OWN_GROUPS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 """Where Linux tells which control groups this process is in, and what those may take."""
+JOB_MEMORY = {
+    "SLURM_MEM_PER_NODE": "",
+    "SLURM_MEM_PER_CPU": "SLURM_CPUS_ON_NODE",
+    "SLURM_MEM_PER_GPU": "SLURM_GPUS_ON_NODE",
+}
+"""Where SLURM tells the memory that a job asked for, in MiB, and how many of what it is for."""
 OWN_PAGES = 1 << 22
 """Bytes from which an array has pages of its own, which go back to the system when it goes. Those of blocks, a few
 megabytes, stay in the heap: fresh pages for each block of 20 million entries took the system 0.8 s of 2.5."""
@@ -25,6 +33,43 @@ megabytes, stay in the heap: fresh pages for each block of 20 million entries to
 def cores() -> int:
     """Cores this process may use, which a batch system may have made fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def temporary_folder() -> Path:
+    """Make the folder of this user alone among the system's temporary files (``TMPDIR``), or find it there.
+
+    What lies in it is run and unpickled, so that nobody else may write to it, or put another in its place.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made, or is not this user's alone.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else None  # elsewhere temporary files are each user's own
+    folder = Path(tempfile.gettempdir()) / ("rfmdist" if user is None else f"rfmdist-{user}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found, above = folder.lstat(), folder.parent.stat()
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    replaceable = above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX
+    if user is not None and (not ours or replaceable):
+        raise PermissionError(f"{folder} is not this user's alone")
+    return folder
+
+
+def place_cupy() -> None:
+    """Name a folder to CuPy where its own, in the user's home, cannot be made.
+
+    It then ends with an OSError as it is imported, which Zarr and Dask do where it is installed, whatever for.
+    """
+    own = Path(os.path.expanduser("~/.cupy/kernel_cache"))
+    if "CUPY_CACHE_DIR" in os.environ:
+        return
+    with suppress(OSError):
+        if own.is_absolute():
+            own.mkdir(parents=True, exist_ok=True)
+            return
+    with suppress(OSError):
+        os.environ["CUPY_CACHE_DIR"] = str(temporary_folder() / "cupy")
 
 
 def hand_back_memory() -> None:
@@ -58,7 +103,43 @@ def steady_memory() -> None:
 
 def free_memory() -> int:
     """Bytes of memory that are free: on the machine, and in the container or batch job that this process is in."""
-    return max(0, min([psutil.virtual_memory().available, *_left_in_groups()]))
+    return max(0, min(_left())[0])
+
+
+def memory_bound() -> str:
+    """Return what `free_memory` is bounded by; nothing where it is the machine itself."""
+    return min(_left())[1]
+
+
+def _left() -> Iterator[tuple[int, str]]:
+    """Yield the bytes that are left in each way in which memory is bounded, and its name."""
+    yield psutil.virtual_memory().available, ""
+    for left in _left_in_groups():
+        yield left, "the control group"
+    yield from _left_in_job()
+
+
+def _left_in_job() -> Iterator[tuple[int, str]]:
+    """Yield what a batch job has left of the memory it asked SLURM for, which need not set up a control group.
+
+    What is set by a job around this one may be told as well: the least is taken.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    asked = {}
+    for name, times in JOB_MEMORY.items() if job else ():
+        with suppress(KeyError, ValueError):  # not set
+            asked[name] = (int(os.environ[name]) << 20) * (int(os.environ[times]) if times else 1)
+    if any(asked.values()):
+        used = sum(_resident_in_job(process, job) for process in psutil.process_iter())
+        yield from ((size - used, name) for name, size in asked.items() if size)  # 0: all of the node
+
+
+def _resident_in_job(process: psutil.Process, job: str | None) -> int:
+    """Bytes that a process holds, if it is one of the job's; others' cannot be asked, and are not."""
+    try:
+        return int(process.memory_info().rss) if process.environ().get("SLURM_JOB_ID") == job else 0
+    except (psutil.Error, OSError):
+        return 0
 
 
 def _left_in_groups() -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from rfmdist.engine.workers import everywhere, workers_of
 from rfmdist.errors import InputError
 from rfmdist.features.augmented import Extras
 from rfmdist.machine import parse_size, resident_bytes
+from rfmdist.observations.scratch import Scratch
 from rfmdist.observations.store import Observations
 from rfmdist.parameters import check_extras, check_parameters, check_workers, greatest_rank
 
@@ -63,31 +65,41 @@ def plan(observations: Any, *, memory: str | int | None = None, workers: int = 0
     check_parameters(model)
     check_workers(workers)
     budget = None if memory is None else parse_size(memory)
-    made = _foreseen(model, observations, Machine.of(budget, FRESH, workers, 1 if workers else None))
+    folder = observations.scratch_folder()
+    disk = _room(None if folder is None else Scratch(folder))
+    made = _foreseen(model, observations, Machine.of(budget, FRESH, workers, 1 if workers else None, disk))
     check_extras(model, made)
     return made
 
 
-def plan_here(model: LinRFM, observations: Observations, client: Any = None) -> Plan:
-    """Plan the fit that is to begin in this process, or on the client's workers.
+def plan_here(model: LinRFM, observations: Observations, client: Any = None, scratch: Scratch | None = None) -> Plan:
+    """Plan the fit that is to begin in this process, or on the client's workers, who see the ``scratch`` folder.
 
     The kernels are loaded there first: what they take, and much more where they are compiled, is then known.
     """
     memory = None if model.memory is None else parse_size(model.memory)
     dtype = model.dtype if model.noise == "auto" else "float64"
+    disk = _room(scratch)
     if client is not None:
-        everywhere(client, warm, _foreseen(model, observations, _cluster(memory, client)), dtype)
-        return plan_of(model, observations, _cluster(memory, client))
-    compiled = warm(_foreseen(model, observations, Machine.of(memory, resident_bytes())), dtype)
-    made = _with_kernels(model, observations, memory, compiled)
+        everywhere(client, warm, _foreseen(model, observations, _cluster(memory, client, disk)), dtype)
+        return plan_of(model, observations, _cluster(memory, client, disk))
+    compiled = warm(_foreseen(model, observations, Machine.of(memory, resident_bytes(), disk=disk)), dtype)
+    made = _with_kernels(model, observations, memory, compiled, disk)
     # With the kernels loaded less is left, so that this may be a plan of another kind, which has kernels of its own.
-    return _with_kernels(model, observations, memory, True) if warm(made, dtype) else made
+    return _with_kernels(model, observations, memory, True, disk) if warm(made, dtype) else made
 
 
-def _with_kernels(model: LinRFM, observations: Observations, memory: int | None, compiled: bool) -> Plan:
+def _room(scratch: Scratch | None) -> float:
+    """Bytes that files of a fit may take; an object store has room for any."""
+    if scratch is None:
+        return 0.0
+    return math.inf if scratch.free is None else float(scratch.free)
+
+
+def _with_kernels(model: LinRFM, observations: Observations, memory: int | None, compiled: bool, disk: float) -> Plan:
     """Plan for this process as it is now, with kernels that were loaded, or ``compiled`` as others then will be."""
     base = resident_bytes() + (COMPILED_LATER if compiled else 0)
-    return plan_of(model, observations, Machine.of(memory, base), ids_read="pandas" in sys.modules)
+    return plan_of(model, observations, Machine.of(memory, base, disk=disk), ids_read="pandas" in sys.modules)
 
 
 def _foreseen(model: LinRFM, observations: Observations, machine: Machine) -> Plan:
@@ -98,10 +110,10 @@ def _foreseen(model: LinRFM, observations: Observations, machine: Machine) -> Pl
     return plan_of(model, observations, machine._replace(base=base + COMPILER, worker_base=worker_base + COMPILER))
 
 
-def _cluster(memory: int | None, client: Any) -> Machine:
+def _cluster(memory: int | None, client: Any, disk: float) -> Machine:
     """What each worker may take: the budget, or what is free there and below its limit."""
     workers = workers_of(client)
-    here = Machine.of(memory, resident_bytes(), workers.number, workers.threads)
+    here = Machine.of(memory, resident_bytes(), workers.number, workers.threads, disk)
     return here.on(max(FRESH_WORKER, workers.held), None if memory is not None else workers.allowed)
 
 

@@ -53,7 +53,7 @@ def small_shards(patch: pytest.MonkeyPatch, shard: int, shards_a_pass: int = 1) 
         patch.setattr(f"rfmdist.observations.{module}.SHARD", shard)
     patch.setattr("rfmdist.observations.layout.CHUNK", shard)
     patch.setattr(by_column, "HELD_SHARE", 1)
-    patch.setattr(Observations.by_column, "__defaults__", (shard * shards_a_pass * 17,))
+    patch.setattr(Observations.by_column, "__defaults__", (shard * shards_a_pass * 17, None))
     patch.setattr(by_column, "READ_ENTRIES", 20)
 
 

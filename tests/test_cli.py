@@ -194,7 +194,7 @@ class TestVerbs:
         told = run("fit", "store.zarr", "-o", "new.zarr", *FIT, "--memory", "2GB", "--json")
         facts, lines = json.loads(told.out), told.err.splitlines()
         assert re.match(
-            r"plan: factored, sides both, .* of 2000MB allowed(, .* beside the store)?; an iteration reads", lines[0]
+            r"plan: factored, sides both, .* of 2000MB allowed(, .* of temporary files)?; an iteration reads", lines[0]
         )
         assert set(facts["planned"]) == set(facts["measured"])
         assert facts["measured"]["peak_bytes"] > 10**8

@@ -7,11 +7,12 @@ import gc
 import logging
 import os
 import signal
+import threading
 import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ import dask
 import numpy as np
 import oracles
 import pytest
+from dask.base import tokenize
 from distributed import Client, KilledWorker, LocalCluster
 from distributed.comm import CommClosedError
 from hypothesis import given
 from hypothesis import strategies as st
+from numba.core.dispatcher import Dispatcher
 
 from rfmdist import preparing
 from rfmdist.engine import calibrate, planner, work, workers
@@ -36,7 +39,7 @@ from rfmdist.features import factored
 from rfmdist.features.protocol import Partial
 from rfmdist.kernels.threads import Threads
 from rfmdist.lin_rfm import LinRFM
-from rfmdist.observations import scratch
+from rfmdist.observations import loops, scratch
 from rfmdist.observations.ingest import ingest
 from rfmdist.observations.split import split
 from rfmdist.observations.store import Observations
@@ -464,8 +467,47 @@ def test_a_client_that_cannot_fit_is_refused(
     ):
         if kind == "closed":
             client.close()
-        with pytest.raises(RfmdistError, match=message):
+        told = pytest.warns(UserWarning, match="has no worker yet") if kind == "without workers" else nullcontext()
+        with told, pytest.raises(RfmdistError, match=message):
             fitted(small, "tcp://127.0.0.1:1" if kind == "an address" else client)
+
+
+def test_a_fit_waits_for_workers_that_come_later(small: Observations) -> None:
+    """It says at once that there is none, and goes on when one is there."""
+    with (
+        LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        said = threading.Event()
+
+        def told(*_: Any, **__: Any) -> None:
+            said.set()
+            cluster.scale(1)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(workers.warnings, "warn", told)
+            features = fitted(small, client)
+    assert said.is_set()
+    assert same(features, fitted(small))
+
+
+def test_nothing_is_keyed_by_a_token_of_a_kernel(small: Observations, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba's functions have another Dask token in each process (numba 0.68, dask 2026.8): none is asked for."""
+
+    def refuse(_: Any) -> None:
+        raise AssertionError("a kernel's token was asked for")
+
+    monkeypatch.setattr(Dispatcher, "__dask_tokenize__", refuse, raising=False)
+    with pytest.raises(AssertionError, match="a kernel's token"):
+        tokenize(loops.count)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        completion = LinRFM(**FIXED).fit(small, client=client).completion_
+        workers.everywhere(client, loops.mixed, np.uint64(1))
+        assert client.compute(completion.predict_block(0, 5)).result().shape == (5, small.shape[1])
+        assert client.compute(small.to_dask()[:5]).result().shape == (5, small.shape[1])
 
 
 def test_an_asynchronous_client_is_refused(small: Observations) -> None:

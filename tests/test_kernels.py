@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
 from rfmdist.kernels import cpu
+from rfmdist.kernels import threads as held_threads
 from rfmdist.kernels.threads import Threads, one_blas_thread
 
 DTYPES = [np.float32, np.float64]
@@ -262,3 +263,47 @@ def test_one_blas_thread_is_shared_and_given_back() -> None:
     leave.set()
     other.join()
     assert blas() == before
+
+
+class Mkl:
+    """What MKL 2026.2 promises of its limits: a thread's own counts where it is set, else that of the process."""
+
+    def __init__(self) -> None:
+        self.process, self._own = 8, threading.local()
+
+    def MKL_Set_Num_Threads(self, count: int) -> None:
+        self.process = count
+
+    def MKL_Set_Num_Threads_Local(self, count: int) -> int:
+        before, self._own.count = getattr(self._own, "count", 0), count
+        return before
+
+    def MKL_Get_Max_Threads(self) -> int:
+        return getattr(self._own, "count", 0) or self.process
+
+
+def test_one_blas_thread_holds_in_all_threads_under_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the caller's, whatever limit it had itself, in those that work for it, and in another caller's meanwhile."""
+    mkl = Mkl()
+    monkeypatch.setattr(held_threads, "_mkl", lambda: [mkl])
+    mkl.MKL_Set_Num_Threads_Local(6)  # as threadpoolctl leaves it in a thread that has used it
+    threads, inside, leave, found = Threads(2), threading.Barrier(2), threading.Event(), list[int]()
+
+    def hold() -> None:
+        with one_blas_thread():
+            inside.wait(10)
+            leave.wait(10)
+        found.append(mkl.MKL_Get_Max_Threads())
+
+    with one_blas_thread():
+        both = threading.Barrier(2)
+        counts = threads.map(lambda: (both.wait(10), mkl.MKL_Get_Max_Threads())[1], [()] * 2)
+        assert counts == [1, 1]
+        other = threading.Thread(target=hold)
+        other.start()
+        inside.wait(10)
+    assert (mkl.MKL_Get_Max_Threads(), mkl.process) == (6, 1)  # the other caller is still at work
+    leave.set()
+    other.join()
+    threads.close()
+    assert (found, mkl.process) == ([8], 8)

@@ -39,12 +39,12 @@ LAYERS = (
     {"features"},
     {"kernels"},
     {"observations"},
-    {"errors", "machine", "checks"},
+    {"errors", "machine", "checks", "compiling"},
 )
 """From the top; a module may import its own layer and those below."""
 FOREIGN = {
     "distributed": {"engine", "cli"},
-    "numba": {"kernels", "observations"},
+    "numba": {"kernels", "compiling"},
     "cupy": {"kernels"},
     "jax": {"baselines"},
     "duckdb": {"observations"},

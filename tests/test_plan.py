@@ -40,7 +40,8 @@ from rfmdist.observations.store import Observations
 def counted(counts: list[int], n: int) -> Any:
     """Give what a plan looks at: a shape and row counts."""
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    kind = {"dtype": np.dtype(np.float32), "stored_bytes": 5 * int(indptr[-1]), "has_copy": False, "path": None}
+    kind = {"dtype": np.dtype(np.float32), "stored_bytes": 5 * int(indptr[-1]), "path": None}
+    kind |= {"has_copy": False, "is_writable": True}
     return SimpleNamespace(shape=(len(counts), n), indptr=indptr, nnz=int(indptr[-1]), **kind)
 
 
@@ -204,7 +205,7 @@ def test_what_is_not_kept_is_told_as_files_beside_a_store_on_a_disk() -> None:
     observations.path = Path("store")
     filed = make_plan(observations, "float32", machine=Machine.of(600_000_000)._replace(kept=0), **asked)
     assert filed.read_bytes == filed.filed_bytes == sum(kept_need(filed.sizes))
-    assert "files beside the store" in filed.told()
+    assert "temporary files" in filed.told()
     kept = make_plan(observations, "float32", machine=Machine.of(2_000_000_000), **asked)
     assert kept.filed_bytes == kept.read_bytes == 0
     assert "files beside" not in kept.told()

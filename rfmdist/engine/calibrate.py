@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rfmdist.compiling import compilations
 from rfmdist.engine.memory import kept_need
 from rfmdist.engine.plan import Plan, Speed
 from rfmdist.engine.run import all_threads
@@ -24,7 +25,6 @@ from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Features, Step
 from rfmdist.features.stripes import Batch
-from rfmdist.kernels.compiling import compilations
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.machine import hand_back_memory
 from rfmdist.observations.blocks import RowBlock

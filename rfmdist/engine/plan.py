@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -23,7 +24,7 @@ from rfmdist.engine.memory import (
 from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
 from rfmdist.features.stripes import most_columns
-from rfmdist.machine import cores, free_memory
+from rfmdist.machine import cores, free_memory, memory_bound
 from rfmdist.observations.blocks import RowBlock
 
 SCATTER_FLOPS = 50.0
@@ -58,6 +59,10 @@ class Machine(NamedTuple):
         Bytes that it holds with libraries and kernels loaded.
     workers, threads : int
         Processes of a cluster, 0 without one; threads of each.
+    disk : float
+        Bytes that files of a fit may take, in a folder that all its processes see; 0 where there is none.
+    bound : str
+        What ``allowed`` comes from where no budget is given, if it is not the machine itself.
     worker_base : int
         The same as ``base`` of each of them.
     """
@@ -69,15 +74,30 @@ class Machine(NamedTuple):
     workers: int = 0
     threads: int = 1
     worker_base: int = FRESH_WORKER
+    disk: float = math.inf
+    bound: str = ""
 
     @classmethod
-    def of(cls, memory: int | None = None, base: int = FRESH, workers: int = 0, threads: int | None = None) -> Machine:
+    def of(
+        cls,
+        memory: int | None = None,
+        base: int = FRESH,
+        workers: int = 0,
+        threads: int | None = None,
+        disk: float = math.inf,
+    ) -> Machine:
         """Return what a budget allows, or the memory that is free on this machine if none is given."""
         threads = cores() if threads is None else threads
         if memory is not None:
-            return cls(memory, memory, memory, base, workers, threads)
+            return cls(memory, memory, memory, base, workers, threads, disk=disk)
         free = free_memory()
-        return cls(base + free, base + free // 2, int(KEPT_SHARE * free), base, workers, threads)
+        kept, bound = int(KEPT_SHARE * free), memory_bound()
+        return cls(base + free, base + free // 2, kept, base, workers, threads, disk=disk, bound=bound)
+
+    @property
+    def by(self) -> str:
+        """What allows so much, to be said after "allowed"; nothing where that is the machine or the caller."""
+        return f" by {self.bound}" if self.bound else ""
 
     def on(self, base: int, allowed: int | None) -> Machine:
         """Return the same with what its workers hold already, and may take where no budget is given."""
@@ -85,7 +105,7 @@ class Machine(NamedTuple):
             return self._replace(worker_base=base)
         free = max(allowed - base, 0)
         kept = int(KEPT_SHARE * free * self.workers)
-        return self._replace(allowed=allowed, wanted=base + free // 2, kept=kept, worker_base=base)
+        return self._replace(allowed=allowed, wanted=base + free // 2, kept=kept, worker_base=base, bound="")
 
 
 class Additions(NamedTuple):
@@ -126,8 +146,8 @@ class Plan:
     stored_bytes : int
         Bytes of the entries of one order as they lie in the store, compressed.
     filed : bool
-        Whether blocks that memory has no room for are put in files beside the store as they are fitted, rather than
-        decoded anew: where the store lies on a disk, and as far as that has room.
+        Whether blocks that memory has no room for are put in files as they are fitted, rather than decoded
+        anew: where there is a folder for them on a disk, and as far as that has room.
     why : str
         What decided, in a few words.
     kept_bytes : int
@@ -218,7 +238,7 @@ class Plan:
 
     @property
     def filed_bytes(self) -> int:
-        """Bytes of files that a fit leaves beside the store while it runs, for blocks that memory has no room for."""
+        """Bytes of files that a fit leaves on the disk while it runs, for blocks that memory has no room for."""
         return sum(missing for missing, _ in self._not_kept) if self.filed else 0
 
     @property
@@ -247,12 +267,12 @@ class Plan:
         """Say the plan in a line."""
         rank = "" if self.features == "dense" else f", rank {self.rank}"
         most = f" to {self.most_rank}" if self.most_rank > self.rank else ""
-        room = f" of {megabytes(self.machine.allowed)} allowed"
+        room = f" of {megabytes(self.machine.allowed)} allowed{self.machine.by}"
         where = f"{self.machine.workers} workers of {megabytes(self.peak_bytes)}" if self.machine.workers else ""
         held = f"{where or 'peak memory ' + megabytes(self.peak_bytes)}{room}"
         striped = f", {self.stripe} rows of the rows' factor at once" if self.stripe else ""
         moved = f", moves at most {megabytes(self.moved_bytes)}" if self.machine.workers else ""
-        filed = f", {megabytes(self.filed_bytes)} of files beside the store" if self.filed_bytes else ""
+        filed = f", {megabytes(self.filed_bytes)} of temporary files" if self.filed_bytes else ""
         time = "" if speed is None else f", takes about {self.seconds(*speed):.2g} s"
         return (
             f"{self.features}, sides {self.sides}{rank}{most}, {len(self.groups)} groups of {self.group_entries:.2g}"
@@ -289,7 +309,7 @@ def check_memory(plan: Plan) -> None:
     if plan.peak_bytes <= allowed:
         return
     each = " a worker" if plan.machine.workers else ""
-    needed = f"about {megabytes(plan.peak_bytes)}{each}; {megabytes(allowed)} are allowed:"
+    needed = f"about {megabytes(plan.peak_bytes)}{each}; {megabytes(allowed)} are allowed{plan.machine.by}:"
     if plan.features == "dense":
         raise InputError(f"exact features need {needed} use features='factored', dtype='float32', or allow more memory")
     other = "a lower rank" if plan.sides == "columns" else "sides='columns', a lower rank"

@@ -24,6 +24,7 @@ from rfmdist.engine.plan import (
     megabytes,
 )
 from rfmdist.engine.tree import sums_held
+from rfmdist.errors import InputError
 from rfmdist.features.dense import Form
 from rfmdist.machine import cores, free_memory
 from rfmdist.observations.by_column import MEMORY
@@ -85,7 +86,13 @@ def make_plan(
     else:
         chosen = dense if features == "dense" else factored
     check_memory(chosen)
-    why = _reason(chosen, dense, factored, features, sides, rank, turns)
+    if chosen.sides == "both" and not can_turn(observations, machine):
+        raise InputError(
+            f"{observations.name}: cannot be written to, and no folder for temporary files that all processes see has"
+            f" room for its copy by column ({megabytes(_copy_files(observations))}); name one in TMPDIR, or use"
+            " sides='columns'"
+        )
+    why = _reason(observations, chosen, dense, factored, features, sides, rank, turns)
     return replace(_with_kept(chosen), why=why)
 
 
@@ -99,7 +106,8 @@ def _largest_factored(
     machine: Machine,
 ) -> Plan:
     """The factored plan of most sides, then of the greatest rank, that the memory wanted holds; or else the least."""
-    wanted: Sequence[Sides] = ("both", "columns") if sides == "auto" else (sides,)
+    turns: Sequence[Sides] = ("both", "columns") if can_turn(observations, machine) else ("columns",)
+    wanted = turns if sides == "auto" else (sides,)
     plans = []
     for side in wanted:
         for most in MOST_RANKS if rank == "auto" else (rank,):
@@ -109,7 +117,7 @@ def _largest_factored(
             plans.append(plan)
     least = min(plans, key=lambda plan: plan.peak_bytes)
     added = additions.indicators or additions.margins or additions.scaled
-    if least.peak_bytes <= machine.allowed or sides != "both" or added or observations.path is None:
+    if least.peak_bytes <= machine.allowed or sides != "both" or added or not _files(observations, machine):
         return least
     striped = [_striped(plan) for plan in plans]
     fitting = (plan for plan in striped if plan.peak_bytes <= machine.allowed)
@@ -205,8 +213,24 @@ def _plan(
     flops: float,
 ) -> Plan:
     """Return a plan of what was decided, and of how the observations lie."""
-    stored, filed = observations.stored_bytes, observations.path is not None
-    return Plan(sizes, machine or Machine.of(), rank, tuple(groups), slab_rows, flops, stored, filed)
+    machine = machine or Machine.of()
+    stored, filed = observations.stored_bytes, _files(observations, machine)
+    return Plan(sizes, machine, rank, tuple(groups), slab_rows, flops, stored, filed)
+
+
+def can_turn(observations: Observations, machine: Machine) -> bool:
+    """Whether columns can be solved in turn with rows: their copy is there, or there is room for it."""
+    return observations.has_copy or observations.is_writable or machine.disk >= _copy_files(observations)
+
+
+def _copy_files(observations: Observations) -> int:
+    """Bytes of files that making the copy by column takes: on the way entries are dealt to files as large as it."""
+    return 2 * observations.stored_bytes + 8 * observations.shape[1]
+
+
+def _files(observations: Observations, machine: Machine) -> bool:
+    """Whether a fit puts blocks and rows that memory has no room for in files: on a disk, not in an object store."""
+    return observations.path is not None and machine.disk > 0
 
 
 def _sizes(
@@ -282,7 +306,16 @@ def _keeping(plan: Plan, limit: int) -> Plan:
     return replace(plan, kept_bytes=limit, sizes=sizes)
 
 
-def _reason(chosen: Plan, dense: Plan, factored: Plan, features: str, sides: str, rank: int | str, turns: float) -> str:
+def _reason(
+    observations: Observations,
+    chosen: Plan,
+    dense: Plan,
+    factored: Plan,
+    features: str,
+    sides: str,
+    rank: int | str,
+    turns: float,
+) -> str:
     """Say in a few words why this plan was chosen."""
     if features != "auto":
         why = f"{features} as asked"
@@ -294,7 +327,10 @@ def _reason(chosen: Plan, dense: Plan, factored: Plan, features: str, sides: str
         exact, low = turns * dense.flops, factored.flops
         why = f"{chosen.features}: {low:.2g} flops an iteration, exact features {exact:.2g} for as much progress"
     if sides == "auto" and chosen.features == "factored" and chosen.sides == "columns":
-        why += "; both sides need more memory than is free"
+        memory, room = "more memory than is free", "a copy by column, for which there is no room"
+        why += f"; both sides need {memory if can_turn(observations, chosen.machine) else room}"
+    if chosen.sides == "both" and not (observations.has_copy or observations.is_writable):
+        why += "; the copy by column is for this fit alone, as the store cannot be written to"
     if chosen.stripe:
         why += "; of the rows' factor memory holds a stripe at a time"
     if rank == "auto" and chosen is factored and chosen.most_rank < min(MOST_RANKS[0], chosen.sizes.columns):

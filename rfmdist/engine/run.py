@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from rfmdist.engine.shelf import FILED_BYTES, Files, Held, Returned, Shelf
 from rfmdist.engine.tree import TASK, Tree, cut, leaves, opened, summed
-from rfmdist.engine.workers import check_client, clear
+from rfmdist.engine.workers import check_client, clear, is_shared
 from rfmdist.errors import RfmdistError
 from rfmdist.features.protocol import Partial
 from rfmdist.kernels.threads import Threads, one_blas_thread
@@ -53,7 +53,12 @@ class Traffic(NamedTuple):
 
 
 class Executor(Protocol):
-    """Where the work of a fit runs; ``scratch`` is the folder that all of it sees, if there is one."""
+    """Where the work of a fit runs; ``scratch`` is the folder that all of it sees, if there is one.
+
+    Large features of the rows go there, of which memory holds no more than a ``stripe`` of rows, if that is set.
+    """
+
+    stripe: int | None
 
     scratch: Scratch | None
 
@@ -93,8 +98,9 @@ class Executor(Protocol):
 class InProcess:
     """Runs here, on this process's cores: groups one after another, threads within them and into the next."""
 
-    def __init__(self, threads: Threads, scratch: Scratch | None = None, stripe: int | None = None) -> None:
-        self._threads, self.scratch, self._stripe = threads, scratch, stripe
+    def __init__(self, threads: Threads, scratch: Scratch | None = None) -> None:
+        self._threads, self.scratch = threads, scratch
+        self.stripe: int | None = None
 
     def publish(self, value: Any, *, lasting: bool = False) -> Any:
         return value
@@ -111,8 +117,8 @@ class InProcess:
         return self._threads.map(lambda panel: function(panel, *shared), [(panel,) for panel in panels])
 
     def shelf(self, height: int, nbytes: int) -> Shelf:
-        if self.scratch is not None and self._stripe and nbytes:
-            return _filed(self.scratch, self._stripe)
+        if self.scratch is not None and self.stripe and nbytes:
+            return _filed(self.scratch, self.stripe)
         return Held(height)
 
     def traffic(self) -> Traffic:
@@ -155,8 +161,9 @@ class Published:
 class OnClient:
     """Runs on the workers of a `distributed.Client`: a group or a panel is one pure task on one thread."""
 
-    def __init__(self, client: Any, scratch: Scratch | None = None, stripe: int | None = None) -> None:
-        self._client, self.scratch, self._stripe = client, scratch, stripe
+    def __init__(self, client: Any, scratch: Scratch | None = None) -> None:
+        self._client, self.scratch = client, scratch
+        self.stripe: int | None = None
         self._sent = 0
         self._direct = _reaches(client)
 
@@ -164,9 +171,9 @@ class OnClient:
         return Published(value, lasting)
 
     def shelf(self, height: int, nbytes: int) -> Shelf:
-        if self.scratch is None or nbytes < (1 if self._stripe else FILED_BYTES):
+        if self.scratch is None or nbytes < (1 if self.stripe else FILED_BYTES):
             return Returned()
-        return _filed(self.scratch, self._stripe)
+        return _filed(self.scratch, self.stripe)
 
     def traffic(self) -> Traffic:
         told = self._client.run(_traffic_of, on_error="ignore").values()
@@ -262,20 +269,19 @@ class OnClient:
 
 
 @contextmanager
-def executor(client: Any = None, folder: str | None = None, stripe: int | None = None) -> Iterator[Executor]:
+def executor(client: Any = None, folder: str | None = None) -> Iterator[Executor]:
     """Yield where to run: on the client's workers, or in process on all cores this process may use.
 
-    What is large goes to the workers through files of ``folder``, which they see too; it is removed in the end. So do,
-    here as there, features of the rows of which memory holds no more than a ``stripe`` of rows.
+    What is large goes to the workers through files of ``folder``, as far as they see it too; it is removed in the end.
     """
     keeping = nullcontext() if folder is None else Scratch(folder).kept()
     if client is None:
         with keeping as scratch, all_threads() as threads:
-            yield InProcess(threads, scratch, stripe)
+            yield InProcess(threads, scratch)
         return
     check_client(client)
     with keeping as scratch:
-        yield OnClient(client, scratch, stripe)
+        yield OnClient(client, scratch if scratch is None or is_shared(client, scratch) else None)
     clear(client)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import socket
+import uuid
+import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from rfmdist.errors import InputError, RfmdistError
+from rfmdist.errors import InputError, RfmdistError, StoreError
 from rfmdist.machine import free_memory, resident_bytes, steady_memory
-from rfmdist.observations.scratch import let_go
+from rfmdist.observations.scratch import Scratch, let_go
 
 WORKER_SECONDS = 600
 """How long to wait for a first worker, which a batch system may have to start."""
@@ -37,7 +40,7 @@ class Told(NamedTuple):
 
 
 def check_client(client: Any) -> None:
-    """Refuse what cannot run a fit, and wait for a first worker.
+    """Refuse what cannot run a fit, and wait for a first worker; a warning tells at once that there is none yet.
 
     Raises
     ------
@@ -54,10 +57,12 @@ def check_client(client: Any) -> None:
         raise InputError(f"the client is {client.status}, not running: connect a new one")
     if client.asynchronous:
         raise InputError("the client is asynchronous, and a fit waits for its results: connect one that is not")
+    address = client.scheduler.address
+    if not client.nthreads():
+        warnings.warn(f"the scheduler at {address} has no worker yet; waiting {WORKER_SECONDS} s for one", stacklevel=2)
     try:
         client.wait_for_workers(1, timeout=WORKER_SECONDS)
     except TimeoutError:
-        address = client.scheduler.address
         raise RfmdistError(f"the scheduler at {address} has had no worker for {WORKER_SECONDS} s; start some") from None
 
 
@@ -80,9 +85,34 @@ def everywhere(client: Any, function: Callable[..., Any], *arguments: Any) -> No
     client.gather(calls, errors="skip")
 
 
+def is_shared(client: Any, scratch: Scratch) -> bool:
+    """Whether all workers see a folder of this process and can write there; if not, a warning tells what that costs.
+
+    One beside the store they see, who see the store; temporary files, where that cannot be written to, may be a
+    machine's own.
+    """
+    scratch.write("here", [b"seen"])
+    seen = all(client.run(_reaches, scratch).values())
+    if not seen:
+        warnings.warn(
+            f"{scratch.folder}: not all workers see this folder, so that they are sent everything, and read the store"
+            " at each iteration; name one in TMPDIR that they see, or put the store where it can be written to",
+            stacklevel=2,
+        )
+    return seen
+
+
 def clear(client: Any) -> None:
     """Have the workers let go of what a fit that is over has left there."""
     client.run(let_go, on_error="ignore")
+
+
+def _reaches(scratch: Scratch) -> bool:
+    """Whether this process sees what the client wrote, and can write beside it."""
+    with suppress(StoreError):
+        scratch.write(f"there-{uuid.uuid4().hex}", [b""])
+        return scratch.holds("here")
+    return False
 
 
 def _told(dask_worker: Any) -> Told:

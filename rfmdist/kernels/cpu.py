@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
+from rfmdist.compiling import kernel
 from rfmdist.kernels import lapack
 
 Array = NDArray[Any]
@@ -37,7 +38,7 @@ def _cholesky_solve_overload(matrix: Array, right: Array, numbers: Array, lower:
     return solve
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def solve_rows(
     indptr: Array,
     indices: Array,
@@ -78,7 +79,7 @@ def solve_rows(
     return -1
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def multiply_panel(
     indptr: Array,
     indices: Array,
@@ -147,7 +148,7 @@ def _tile_product_overload(rows: Array, out: Array, numbers: Array, scalars: Arr
     return product
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def add_product_tile(rows: Array, top: int, bottom: int, left: int, right: int, gram: Array) -> None:
     """Add the tile [top:bottom, left:right] of ``Z'Z`` to ``gram`` (n, n), float64; on the diagonal its lower half.
 
@@ -171,7 +172,7 @@ def add_product_tile(rows: Array, top: int, bottom: int, left: int, right: int, 
             gram[top + i, left + j] += tile[i, j]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def add_gram_panel(indptr: Array, indices: Array, dual: Array, top: int, bottom: int, gram: Array) -> None:
     """Add the lower triangle's rows ``top`` to ``bottom`` of ``A'A`` to ``gram`` (n, n), float64."""
     for i in range(len(indptr) - 1):
@@ -184,7 +185,7 @@ def add_gram_panel(indptr: Array, indices: Array, dual: Array, top: int, bottom:
             t += 1
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def predict_entries(
     indptr: Array,
     indices: Array,

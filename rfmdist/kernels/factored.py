@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
+from rfmdist.compiling import kernel
 from rfmdist.kernels import lapack
 from rfmdist.kernels.cpu import _cholesky_solve
 
@@ -86,7 +87,7 @@ def _outer_overload(slab: Array, rows: int, out: Array, numbers: Array, scalars:
     return outer
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _prefetch_row(factor: Array, i: int) -> None:
     """Ask for row i of U."""
     rank = factor.shape[1]
@@ -95,7 +96,7 @@ def _prefetch_row(factor: Array, i: int) -> None:
         _prefetch(factor, start + np.uint64(q))
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _gather(indices: Array, y: Array, factor: Array, first: int, last: int, slab: Array, right: Array) -> None:
     """Copy the rows of U at entries ``first`` to ``last`` into ``slab``; add U_O'y of them to ``right[0]``.
 
@@ -119,20 +120,20 @@ def _gather(indices: Array, y: Array, factor: Array, first: int, last: int, slab
                 by_one[q] += row[q]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def centre(indices: Array, values: Array, offsets: Array, first: int, last: int, y: Array) -> None:
     """Values of entries ``first`` to ``last`` less the offsets of their columns, into ``y`` (entries,)."""
     for e in range(first, last):
         y[e] = values[e] - offsets[np.uint64(indices[e])]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def chunk(rank: int) -> int:
     """Entries whose rows of U are gathered at once."""
     return max(32, min(CHUNK, SMALL_PRODUCT // rank**2))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def add_gram(indices: Array, y: Array, factor: Array, first: int, last: int, gram: Array, right: Array) -> None:
     """Add U_O'U_O, and U_O'y and U_O'1, of entries ``first`` to ``last`` to ``gram`` (r, r) and ``right`` (2, r).
 
@@ -142,7 +143,7 @@ def add_gram(indices: Array, y: Array, factor: Array, first: int, last: int, gra
     _add_gram(indices, y, factor, first, last, slab, gram, right)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _add_gram(
     indices: Array, y: Array, factor: Array, first: int, last: int, slab: Array, gram: Array, right: Array
 ) -> None:
@@ -154,7 +155,7 @@ def _add_gram(
         _gram(slab, stop - start, gram, numbers, one, letters)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def solve_gram(gram: Array, right: Array, total: float, count: int, ridge: float, shrinkage: float, b: Array) -> float:
     """Solve one row from its sums: its coefficients into ``b`` (r,), its intercept returned; NaN if singular.
 
@@ -182,7 +183,7 @@ def solve_gram(gram: Array, right: Array, total: float, count: int, ridge: float
     return intercept
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def subtract_fit(indices: Array, factor: Array, b: Array, intercept: float, first: int, last: int, y: Array) -> None:
     """Turn ``y`` of entries ``first`` to ``last`` into residuals y - intercept - U_O b."""
     ahead = AHEAD if factor.nbytes > FAR else last
@@ -196,7 +197,7 @@ def subtract_fit(indices: Array, factor: Array, b: Array, intercept: float, firs
         y[e] -= found + intercept
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _subtract_slab(slab: Array, b: Array, intercept: float, y: Array) -> None:
     """Turn all of ``y`` into residuals, where the slab still holds its rows of U."""
     for e in range(len(y)):
@@ -206,7 +207,7 @@ def _subtract_slab(slab: Array, b: Array, intercept: float, y: Array) -> None:
         y[e] -= found + intercept
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _solve_short(
     indices: Array, y: Array, factor: Array, ridge: float, shrinkage: float, work: tuple[Array, ...], b: Array
 ) -> float:
@@ -215,7 +216,7 @@ def _solve_short(
     return _solve_dual(y, ridge, shrinkage, work, b)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _solve_short_pulled(
     indices: Array,
     y: Array,
@@ -249,7 +250,7 @@ def _solve_short_pulled(
     return intercept
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _solve_dual(y: Array, ridge: float, shrinkage: float, work: tuple[Array, ...], b: Array) -> float:
     """Solve (S S' + ridge I) a = y for the rows S that the slab holds; b += S'a, ``y`` becomes the residuals."""
     slab, outer, dual, _ = work
@@ -279,7 +280,7 @@ def _solve_dual(y: Array, ridge: float, shrinkage: float, work: tuple[Array, ...
     return intercept
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def solve_rows(
     indptr: Array,
     indices: Array,
@@ -350,7 +351,7 @@ def solve_rows(
     return -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def add_stripe(
     indptr: Array,
     indices: Array,
@@ -388,7 +389,7 @@ def add_stripe(
         counts[i] += len(y)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def solve_sums(
     grams: Array,
     rights: Array,
@@ -427,7 +428,7 @@ def solve_sums(
     return -1
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def sum_rows(
     indptr: Array, indices: Array, factor: Array, weights: Array, mean: Array, first: int, last: int, out: Array
 ) -> None:
@@ -447,7 +448,7 @@ def sum_rows(
                 total[q] += weight * row[q]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def add_cross(
     indptr: Array,
     indices: Array,
@@ -477,7 +478,7 @@ def add_cross(
             t += 1
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def predict_entries(
     solved: Array,
     intercepts: Array,

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from rfmdist.compiling import kernel
 
 Array = NDArray[Any]
 
@@ -19,7 +20,7 @@ LEAST = 1e-300
 """What a vanishing pivot is raised to, so that a row without information gets finite coefficients."""
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _cholesky(gram: Array) -> None:
     """Replace the lower triangle of ``gram`` (r, r) by its Cholesky factor."""
     for a in range(len(gram)):
@@ -30,7 +31,7 @@ def _cholesky(gram: Array) -> None:
             gram[a, b] = np.sqrt(max(left, LEAST)) if a == b else left / gram[b, b]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _solve(root: Array, right: Array) -> None:
     """Solve K K' x = ``right`` in its place, K in the lower triangle of ``root``."""
     rank = len(right)
@@ -46,7 +47,7 @@ def _solve(root: Array, right: Array) -> None:
         right[a] = left / root[a, a]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _invert(root: Array, inverse: Array, out: Array) -> None:
     """(K K')^-1 into ``out`` (r, r), K in the lower triangle of ``root``; ``inverse`` (r, r) is for work."""
     rank = len(root)
@@ -65,7 +66,7 @@ def _invert(root: Array, inverse: Array, out: Array) -> None:
             out[b, a] = total
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def eliminate_rows(
     indptr: Array,
     indices: Array,
@@ -114,7 +115,7 @@ def eliminate_rows(
     return squares, penalty
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def project_rows(
     indptr: Array,
     indices: Array,
@@ -154,7 +155,7 @@ def project_rows(
             out[e] = v
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def scatter(
     indptr: Array, indices: Array, weights: Array, solved: Array, left: int, right: int, whole: bool, sums: Array
 ) -> None:
@@ -174,7 +175,7 @@ def scatter(
             e += 1
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def scatter_outer(
     indptr: Array, indices: Array, solved: Array, left: int, right: int, whole: bool, sums: Array
 ) -> None:
@@ -192,7 +193,7 @@ def scatter_outer(
             e += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def count_entries(indptr: Array, indices: Array, rows: Array, columns: Array, by_row: Array, by_column: Array) -> None:
     """Count each row's entries in the ``columns`` of a mask (n,), and add each column's in the ``rows`` of another.
 
@@ -207,7 +208,7 @@ def count_entries(indptr: Array, indices: Array, rows: Array, columns: Array, by
         by_row[i] = inside
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def least_pivot(gram: Array, scale: Array, count: int) -> float:
     """Least pivot of ``gram`` (r, r), lower triangle, in units of what ``count`` typical entries would sum to.
 
@@ -229,7 +230,7 @@ def least_pivot(gram: Array, scale: Array, count: int) -> float:
     return least
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def row_pivots(
     indptr: Array,
     indices: Array,
@@ -260,7 +261,7 @@ def row_pivots(
         pivots[i] = least_pivot(gram, scale, count) if count >= rank else 0.0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def solve_columns(
     grams: Array, right: Array, scale: Array, counts: Array, ridge: float, solved: Array, pivots: Array
 ) -> None:

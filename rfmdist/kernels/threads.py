@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from operator import call
 from threading import Lock
 from typing import Any
@@ -22,7 +22,7 @@ from threadpoolctl import ThreadpoolController
 
 _lock = Lock()
 _users = 0
-_limits: Any = None
+_limits = ExitStack()
 _found: tuple[int, ThreadpoolController] | None = None
 """The libraries of this process, and how many modules it had when they were looked up, which takes a millisecond."""
 _keeper = ThreadPoolExecutor(1, thread_name_prefix="rfmdist-blas")
@@ -41,26 +41,49 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold every BLAS of this process at one thread; the limit is process-wide, so callers at once share it."""
+    """Hold every BLAS of this process at one thread; the limit is process-wide, so callers at once share it.
+
+    MKL has a limit of the process and one of each thread, which counts where it was set, by threadpoolctl for one: the
+    caller's is set too. Threads that work for the caller have none of their own.
+    """
     global _users, _limits
     with _lock:
         _users += 1
         if _users == 1:
-            _limits = _keeper.submit(_limit).result()
+            _limits = _keeper.submit(_limited).result()
+        own = [(library, library.MKL_Set_Num_Threads_Local(1)) for library in _mkl()]
     try:
         yield
     finally:
+        for library, before in own:
+            library.MKL_Set_Num_Threads_Local(before)  # 0 where there was none
         with _lock:
             _users -= 1
             if _users == 0:
-                _keeper.submit(_limits.__exit__, None, None, None).result()
+                _keeper.submit(_limits.close).result()
 
 
-def _limit() -> Any:
+def _limited() -> ExitStack:
+    """Set the limit of the process, and return what restores it."""
+    limits = ExitStack()
+    others = {library.internal_api for library in _libraries().lib_controllers} - {"mkl"}
+    limits.enter_context(_libraries().select(internal_api=list(others)).limit(limits=1, user_api="blas"))
+    for library in _mkl():  # of which threadpoolctl would limit this thread alone
+        limits.callback(library.MKL_Set_Num_Threads, library.MKL_Get_Max_Threads())
+        library.MKL_Set_Num_Threads(1)
+    return limits
+
+
+def _mkl() -> list[Any]:
+    """The MKL of this process, if there is any, to call its functions."""
+    return [library.dynlib for library in _libraries().lib_controllers if library.internal_api == "mkl"]
+
+
+def _libraries() -> ThreadpoolController:
     global _found
     if _found is None or _found[0] != len(sys.modules):  # a library comes with a module
         _found = len(sys.modules), ThreadpoolController()
-    return _found[1].limit(limits=1, user_api="blas").__enter__()
+    return _found[1]
 
 
 class _Work:

@@ -7,8 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from rfmdist.compiling import kernel
 
 Array = NDArray[Any]
 
@@ -16,7 +17,7 @@ STRIDE = 64
 """Scores looked at together: nearly always none of them is among the greatest."""
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def keep_greatest(
     scores: Array, left: int, added: Array, rows: Array, indptr: Array, indices: Array, kept: Array, columns: Array
 ) -> None:
@@ -41,7 +42,7 @@ def keep_greatest(
                     _replace_least(heap, places, score, column)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _beyond(scores: Array, added: Array, least: float) -> int:
     """How many scores are greater than ``least``: a count compiles to vector instructions, a maximum does not."""
     count = 0
@@ -50,7 +51,7 @@ def _beyond(scores: Array, added: Array, least: float) -> int:
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _holds(ascending: Array, column: int) -> bool:
     place = np.searchsorted(ascending, column)
     if place == len(ascending):
@@ -58,7 +59,7 @@ def _holds(ascending: Array, column: int) -> bool:
     return bool(ascending[place] == column)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _replace_least(heap: Array, places: Array, score: float, column: int) -> None:
     """Put a score in place of the heap's least; of equal ones the greater column is the lesser."""
     size, t = len(heap), 0
@@ -74,6 +75,6 @@ def _replace_least(heap: Array, places: Array, score: float, column: int) -> Non
     heap[t], places[t] = score, column
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _less(score: float, column: int, other: float, other_column: int) -> bool:
     return score < other or (score == other and column > other_column)

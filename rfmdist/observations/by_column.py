@@ -51,8 +51,12 @@ class _Copy:
         return {part: np.empty(high - low, dtype) for part, dtype in self.dtypes.items()}
 
 
-def write_by_column(source: Observations, matrix: zarr.Group, name: str, memory: int = MEMORY) -> None:
+def write_by_column(
+    source: Observations, matrix: zarr.Group, name: str, memory: int = MEMORY, place: str | None = None
+) -> None:
     """Write the entries of ``source`` by column as the group ``name`` of ``matrix``; it appears when it is whole.
+
+    ``place`` names in messages where that lies, if not in the source.
 
     Raises
     ------
@@ -63,7 +67,7 @@ def write_by_column(source: Observations, matrix: zarr.Group, name: str, memory:
     dtypes = {"indices": index_dtype(m), "data": source.dtype}
     if source.has_split:
         dtypes["split"] = np.dtype(np.uint8)
-    with in_place(matrix, name, source.name) as temporary:
+    with in_place(matrix, name, place or source.name) as temporary:
         attributes = matrix_attributes((n, m)) | {MARK: source.split_mark}  # of what is read from here on
         group = matrix.create_group(temporary, attributes=attributes)
         arrays = {part: create_array(group, part, size, dtype, FILL[part]) for part, dtype in dtypes.items()}

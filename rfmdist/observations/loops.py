@@ -8,22 +8,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from rfmdist.compiling import kernel
 
 Array = NDArray[Any]
 
 # ---- roles --------------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def hash_entries(rows: Array, columns: Array, factors: Array, start: int, words: Array) -> None:
     """SplitMix64's finaliser of ``start + row factors[0] + column factors[1]`` into ``words`` (entries,), uint64."""
     for t in range(len(rows)):
         words[t] = mixed(np.uint64(rows[t]) * factors[0] + np.uint64(columns[t]) * factors[1] + start)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def draw_entries(
     first: int, indptr: Array, indices: Array, factors: Array, start: int, low: int, high: int, drawn: Array
 ) -> None:
@@ -38,7 +39,7 @@ def draw_entries(
             drawn[e] = low <= word and word < high
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def mixed(state: Any) -> Any:
     """Finalise SplitMix64's state: every bit of it moves every bit of the result."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -46,7 +47,7 @@ def mixed(state: Any) -> Any:
     return state ^ (state >> np.uint64(31))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def choose_least(indptr: Array, draws: Array, count: int, chosen: Array) -> None:
     """Mark in ``chosen`` (entries,) the ``count`` entries of least draw of each row with more; of equal ones the first.
 
@@ -73,7 +74,7 @@ def choose_least(indptr: Array, draws: Array, count: int, chosen: Array) -> None
 # ---- what is known without offsets -----------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def gather(
     indptr: Array,
     indices: Array,
@@ -120,7 +121,7 @@ def gather(
 # ---- offsets ---------------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def row_offset(
     indices: Array, values: Array, first: int, last: int, mean: float, columns: Array, shrinkage: float
 ) -> float:
@@ -131,7 +132,7 @@ def row_offset(
     return total / max(last - first + shrinkage, 1.0)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def row_offsets(
     indptr: Array, indices: Array, values: Array, mean: float, columns: Array, shrinkage: float, rows: Array
 ) -> None:
@@ -140,7 +141,7 @@ def row_offsets(
         rows[i] = row_offset(indices, values, indptr[i], indptr[i + 1], mean, columns, shrinkage)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sweep(
     indptr: Array,
     indices: Array,
@@ -167,7 +168,7 @@ def sweep(
     return peak
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def spread(
     indptr: Array, indices: Array, values: Array, mean: float, columns: Array, rows: Array, squares: Array
 ) -> float:
@@ -179,7 +180,7 @@ def spread(
     return peak
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _left(indices: Array, values: Array, first: int, last: int, offset: float, columns: Array) -> tuple[float, float]:
     squares, largest = 0.0, 0.0
     for t in range(first, last):
@@ -192,14 +193,14 @@ def _left(indices: Array, values: Array, first: int, last: int, offset: float, c
 # ---- the order of the columns ----------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def count_columns(indices: Array, counts: Array) -> None:
     """Add the number of entries in each column to ``counts`` (n,)."""
     for t in range(len(indices)):
         counts[indices[t]] += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def place(indices: Array, free: Array, places: Array) -> None:
     """Give each entry the next free place of its column; ``free`` (n,) moves on."""
     for t in range(len(indices)):
@@ -208,7 +209,7 @@ def place(indices: Array, free: Array, places: Array) -> None:
         free[j] += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def deal(places: Array, step: int, cuts: Array, turns: Array, within: Array) -> None:
     """Deal entries to the stretches of ``step`` places that they go to.
 
@@ -229,14 +230,14 @@ def deal(places: Array, step: int, cuts: Array, turns: Array, within: Array) -> 
         free[k] += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def scatter(values: Array, places: Array, out: Array) -> None:
     """Put each value at its place in ``out``."""
     for t in range(len(places)):
         out[places[t]] = values[t]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def count(roles: Array, wanted: Array) -> int:
     """Count the entries whose role is ``wanted``, a table of booleans."""
     found = 0
@@ -245,7 +246,7 @@ def count(roles: Array, wanted: Array) -> int:
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def select(indptr: Array, indices: Array, values: Array, roles: Array, wanted: Array, *out: Array) -> None:
     """Copy the entries whose role is ``wanted`` to ``out``: their indptr, indices, values.
 
@@ -261,7 +262,7 @@ def select(indptr: Array, indices: Array, values: Array, roles: Array, wanted: A
         pointers[i + 1] = end
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def standardize(
     indptr: Array,
     indices: Array,

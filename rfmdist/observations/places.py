@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeAlias
 
 import fsspec
@@ -170,6 +171,21 @@ def exists(place: Place) -> bool:
     system, path = file_system(place)
     with reaching(place):
         return bool(system.exists(path))
+
+
+def is_writable(place: Place) -> bool:
+    """Whether files can be made in a folder; tried, since rights alone do not tell of media that are only read."""
+    try:
+        if isinstance(place, Path):
+            with TemporaryFile(dir=place):
+                return True
+        system, path = file_system(place)
+        with reaching(place):
+            system.pipe_file(name := f"{path}/.{uuid.uuid4().hex}.probe", b"")
+            system.rm_file(name)
+            return True
+    except (OSError, StoreError):
+        return False
 
 
 def read_text(place: Place, name: str) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from rfmdist.errors import InputError, StoreError, disk_error
+from rfmdist.machine import temporary_folder
 from rfmdist.observations.additions import COPY, MARK, read_offsets, write_offsets, write_split
 from rfmdist.observations.ahead import ahead
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
@@ -23,7 +24,7 @@ from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_sc
 from rfmdist.observations.draws import Draw, Fold, HoldOut
 from rfmdist.observations.files import is_torn
 from rfmdist.observations.layout import BY_COLUMN, BY_ROW, DICTIONARY, SHARD, Order
-from rfmdist.observations.places import Place, UrlStore, beside, exists, place_of
+from rfmdist.observations.places import Place, UrlStore, beside, exists, is_writable, place_of
 from rfmdist.observations.reading import Entries, check_format, first_line, read_floats, read_ids
 
 if TYPE_CHECKING:  # imported where they are used: together they take 90 MB and a second
@@ -63,8 +64,15 @@ class Observations:
         The path or URL, for messages.
     """
 
-    def __init__(self, root: zarr.Group, draws: tuple[Draw, ...] = (), order: Order = BY_ROW) -> None:
+    def __init__(
+        self,
+        root: zarr.Group,
+        draws: tuple[Draw, ...] = (),
+        order: Order = BY_ROW,
+        holder: zarr.Group | None = None,
+    ) -> None:
         self._root = root
+        self._holder = root if holder is None else holder  # of the entries: a copy by column may lie elsewhere
         self._draws = draws
         self._order = order
         self._split_seen = False
@@ -167,7 +175,7 @@ class Observations:
 
         Nothing is written: which entries are held out is a function of the seed and the entry's row and column.
         """
-        return type(self)(self._root, (*self._draws, HoldOut(fraction, seed)), self._order)
+        return type(self)(self._root, (*self._draws, HoldOut(fraction, seed)), self._order, self._holder)
 
     def __getitem__(self, part: Any) -> Self:
         """Return the same observations with the entries of a fold for test, as `rfmdist.EntryKFold` draws them.
@@ -184,19 +192,23 @@ class Observations:
             raise InputError(
                 f"{self.name}: observations are cut into folds of entries, not of rows: give cv=rfmdist.EntryKFold(5)"
             )
-        return type(self)(self._root, (*self._draws, fold), self._order)
+        return type(self)(self._root, (*self._draws, fold), self._order, self._holder)
 
-    def by_column(self, memory: int = MEMORY) -> Self:
+    def by_column(self, memory: int = MEMORY, scratch: str | None = None) -> Self:
         """Return the same entries with columns for rows: observations of shape (n, m).
 
         They are read from a copy in the order of the columns, which is made at the first call, out of core, and
         kept in the store until another split is stored. Roles, the held-out part and the ids go along.
+
+        Of a store that cannot be written to the copy is made in the folder ``scratch``, and is there as long as that.
 
         Parameters
         ----------
         memory : int, default 512 MiB
             Bytes that making the copy may take, about. More entries than this holds are dealt to files in the store
             on the way, which take as much disk as the copy and then go.
+        scratch : str, optional
+            A folder that all who read the copy see; without one the store itself has to be writable.
 
         Raises
         ------
@@ -207,19 +219,22 @@ class Observations:
         """
         if self._order == BY_COLUMN:
             return type(self)(self._root, self._draws)
-        found = self._copy()
-        if found._is_copy_of(self):
-            return found
+        if self.has_copy:
+            return self._copy()
         self.refuse_change()
+        holder = self._root if scratch is None or self.is_writable else _opened(scratch)
+        if self._copy(holder)._is_copy_of(self):
+            return self._copy(holder)
         self._look_again()
         try:
-            write_by_column(self, self._matrix, COPY, memory)
+            matrix: Any = holder[BY_ROW.matrix]
+            write_by_column(self, matrix, COPY, memory, None if holder is self._root else scratch)
         except (StoreError, KeyError):  # another fit may have made the copy meanwhile: theirs is as good
-            if not self._copy()._is_copy_of(self):
+            if not self._copy(holder)._is_copy_of(self):
                 raise
         if self.split_mark != self._mark:
             raise StoreError(f"{self.name}: was split anew while its entries were put in column order; fit again")
-        return self._copy()
+        return self._copy(holder)
 
     # ---- what is there --------------------------------------------------------------------------------------
 
@@ -257,9 +272,26 @@ class Observations:
         """Whether the store is but memory of this process."""
         return self._place is None
 
+    @cached_property
+    def is_writable(self) -> bool:
+        """Whether the store can be added to."""
+        place = self._place
+        return place is None or is_writable(place / BY_ROW.matrix if isinstance(place, Path) else place)
+
     def scratch_folder(self) -> str | None:
-        """Return a new name for a folder beside the store, which all see who see the store; None in memory."""
-        return None if self._place is None else str(beside(self._place, "scratch"))
+        """Return a new name for a folder of files that live as long as a fit.
+
+        It lies beside the store, where all see it who see the store; where that folder cannot be written to, among
+        this user's temporary files. None in memory, or where neither can be written.
+        """
+        if self._place is None:
+            return None
+        if is_writable(self._place.parent if isinstance(self._place, Path) else self._place):
+            return str(beside(self._place, "scratch"))
+        try:
+            return str(beside(temporary_folder() / "fit", "scratch"))
+        except OSError:
+            return None
 
     @property
     def name(self) -> str:
@@ -611,7 +643,7 @@ class Observations:
     @property
     def _matrix(self) -> zarr.Group:
         try:
-            matrix = self._root[self._order.matrix]
+            matrix = self._holder[self._order.matrix]
         except KeyError:
             raise StoreError(f"{self.name}: is gone, or not every worker sees it; put it where all do") from None
         assert isinstance(matrix, zarr.Group)
@@ -624,7 +656,7 @@ class Observations:
 
     @cached_property
     def _entries(self) -> Entries:
-        return Entries(self._root, self.name, self._order)
+        return Entries(self._holder, self.name, self._order)
 
     def _look_again(self) -> None:
         """Let go of what was read of an earlier split: another process may have stored a new one."""
@@ -638,9 +670,9 @@ class Observations:
         self._split_seen = self._split_seen or self.has_split  # asked for until it is there: at a URL that is a request
         return self.entries("split", low, high) if self._split_seen else np.zeros(high - low, np.uint8)
 
-    def _copy(self) -> Self:
-        """What the column-ordered copy holds, whether or not there is one."""
-        return type(self)(self._root, self._draws, BY_COLUMN)
+    def _copy(self, holder: zarr.Group | None = None) -> Self:
+        """What the column-ordered copy holds, in the store or in another holder, whether or not there is one."""
+        return type(self)(self._root, self._draws, BY_COLUMN, holder)
 
     def _is_copy_of(self, source: Observations) -> bool:
         """Whether the copy is there and fits what it was made from; if not it is to be made again."""
@@ -666,6 +698,17 @@ class Observations:
         check_format(self._root, self.name)
         if not self._fits():
             raise StoreError(f"{self.name}: its parts do not fit together; ingest the data again")
+
+
+def _opened(folder: str) -> zarr.Group:
+    """Open a folder for a copy of entries, or make it one."""
+    place = place_of(folder)
+    try:
+        root = zarr.open_group(UrlStore(place) if isinstance(place, str) else place, mode="a")
+        root.require_group(BY_ROW.matrix)
+    except OSError as error:
+        raise disk_error(error, folder) from None
+    return root
 
 
 def _read_sparse(observations: Observations, start: int, stop: int, roles: frozenset[Role]) -> sparse.COO:

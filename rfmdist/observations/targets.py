@@ -110,14 +110,15 @@ class Targets:
     def transposed(self, memory: int = MEMORY) -> Targets:
         """Return the targets of the transposed matrix, read by columns (see `Observations.by_column`); none is scored.
 
-        ``memory`` is what making their copy may take.
+        ``memory`` is what making their copy may take; it lies in the scratch folder if the store takes none.
 
         Raises
         ------
         InputError, StoreError
             As `Observations.by_column`.
         """
-        by_column, offsets = self.observations.by_column(memory), self.offsets.transposed()
+        folder = None if self.scratch is None else self.scratch.folder
+        by_column, offsets = self.observations.by_column(memory, folder), self.offsets.transposed()
         scales = None if self.scales is None else self.scales.transposed()
         return replace(self, observations=by_column, offsets=offsets, scored=frozenset(), scales=scales)
 
