@@ -92,6 +92,7 @@ def test_a_changed_document_is_told(path: Path, file: str, change: Any, told: st
 def use(path: Path) -> list[Any]:
     """Read what is stored beside the entries."""
     observations = Observations.open(path)
+    assert observations.attributes("completion") is None
     offsets = observations.offsets
     table = observations.table("rows")
     return [observations.role_counts(), None if offsets is None else offsets.mean, table.to_dict("list")]
