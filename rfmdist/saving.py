@@ -14,8 +14,10 @@ from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.mean import MeanFeatures
 from rfmdist.features.protocol import Features, Step
+from rfmdist.observations.additions import EXTRAS
 from rfmdist.observations.blocks import Offsets, Role
 from rfmdist.observations.layout import create_matrix
+from rfmdist.observations.nodes import noticing
 from rfmdist.observations.places import Place, exists, place_of
 from rfmdist.observations.scales import Scales
 from rfmdist.observations.store import Observations
@@ -61,18 +63,19 @@ def read_completion(path: str | Path) -> tuple[Targets, Features, Step]:
     offsets = observations.offsets
     if settings is None or offsets is None:
         raise StoreError(f"{path}: holds observations, not a completion; make one with 'rfmdist fit'")
-    features = _read_features(observations, settings["features"])
-    clip = settings["clip"]
-    targets = Targets(
-        observations,
-        offsets,
-        float(settings["unit"]),
-        np.dtype(settings["dtype"]),
-        frozenset(Role(role) for role in settings["fitted"]),
-        clip=None if clip is None else (float(clip[0]), float(clip[1])),
-        scales=_read_scales(observations, settings.get("scales")),
-    )
-    return targets, features, Step(float(settings["ridge"]), float(settings["replacement"]))
+    with noticing(str(path), EXTRAS):
+        features = _read_features(observations, settings["features"])
+        clip = settings["clip"]
+        targets = Targets(
+            observations,
+            offsets,
+            float(settings["unit"]),
+            np.dtype(settings["dtype"]),
+            frozenset(Role(role) for role in settings["fitted"]),
+            clip=None if clip is None else (float(clip[0]), float(clip[1])),
+            scales=_read_scales(observations, settings.get("scales")),
+        )
+        return targets, features, Step(float(settings["ridge"]), float(settings["replacement"]))
 
 
 def refuse_observations(path: Place) -> None:

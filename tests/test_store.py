@@ -24,6 +24,7 @@ from zarr.storage import LocalStore
 from rfmdist.errors import InputError, RfmdistError, StoreError
 from rfmdist.observations import writer
 from rfmdist.observations.blocks import Offsets
+from rfmdist.observations.digests import with_digest
 from rfmdist.observations.store import Observations
 from rfmdist.observations.writer import StoreWriter
 
@@ -307,7 +308,7 @@ def test_another_version_is_refused(store: Path) -> None:
     """A store of another version is refused with both numbers."""
     root = json.loads((store / "zarr.json").read_text())
     root["attributes"]["rfmdist"]["format"] = 999
-    (store / "zarr.json").write_text(json.dumps(root))
+    (store / "zarr.json").write_bytes(with_digest(json.dumps(root).encode()))
     with pytest.raises(StoreError, match=r"version 999.*reads version 1"):
         Observations.open(store)
 

@@ -22,6 +22,7 @@ from rfmdist.__main__ import main
 from rfmdist.errors import InputError, RfmdistError, StoreError
 from rfmdist.observations import places
 from rfmdist.observations.blocks import Offsets
+from rfmdist.observations.digests import with_digest
 from rfmdist.observations.places import UrlStore, place_of
 from rfmdist.observations.store import Observations
 
@@ -267,7 +268,7 @@ def test_a_store_that_is_not_finished_is_none(memory: str, matrix: sp.csr_array)
     Observations.from_scipy(matrix, url)
     document = json.loads(system.cat_file(f"{url}/zarr.json"))
     document["attributes"]["rfmdist"] = {}  # as it is until the end
-    system.pipe_file(f"{url}/zarr.json", json.dumps(document).encode())
+    system.pipe_file(f"{url}/zarr.json", with_digest(json.dumps(document).encode()))
     with pytest.raises(StoreError, match="was not written to its end"):
         Observations.open(url)
     with pytest.raises(InputError, match="exists already"):

@@ -9,21 +9,33 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from rfmdist.errors import InputError, StoreError
+from rfmdist.errors import InputError
 from rfmdist.observations.blocks import Offsets, Role
-from rfmdist.observations.files import in_place, remove
-from rfmdist.observations.layout import AGAIN, DICTIONARY, FILL, SHARD, create_array
+from rfmdist.observations.files import remove
+from rfmdist.observations.layout import BY_ROW, DICTIONARY, FILL, SHARD, create_array
+from rfmdist.observations.nodes import (
+    find_node,
+    find_part,
+    in_place_listed,
+    list_part,
+    noticing,
+    open_group,
+    unlist_part,
+)
 from rfmdist.observations.reading import read_floats
 
+EXTRAS = "uns/rfmdist"
+OFFSETS = f"{EXTRAS}/offsets"
 COPY = "by_column"
 """Name of the column-ordered copy in the row-ordered matrix."""
 MARK = "mark"
 """Attribute of a split, and of a copy that was made of it: a hash of all roles, which no two splits share."""
 
 
-def write_split(matrix: zarr.Group, roles: Iterable[NDArray[np.integer]], size: int, store: str) -> None:
+def write_split(root: zarr.Group, roles: Iterable[NDArray[np.integer]], size: int, store: str) -> None:
     """Write the role of each of ``size`` entries; the column-ordered copy, which holds the earlier ones, goes."""
-    with in_place(matrix, "split", store) as name:
+    matrix = open_group(root, BY_ROW.matrix, store)
+    with in_place_listed(root, matrix, "split", store) as name:
         array, low = create_array(matrix, name, size, np.dtype(np.uint8), FILL["split"]), 0
         seen = hashlib.blake2b(digest_size=16)
         for piece in _shards(roles):
@@ -39,10 +51,20 @@ def write_split(matrix: zarr.Group, roles: Iterable[NDArray[np.integer]], size: 
         remove(matrix, COPY)  # before the new split bears its name: the two never stand side by side
 
 
-def write_offsets(holder: zarr.Group, offsets: Offsets, store: str) -> None:
-    """Write offsets under ``holder``; earlier ones go when the new are complete."""
+def extras(root: zarr.Group, store: str) -> zarr.Group:
+    """What AnnData has no place for, under ``uns``; made if it is not there."""
+    holder: zarr.Group | None = find_part(root, EXTRAS, store)
+    if holder is None:
+        holder = root.create_group(EXTRAS, attributes=DICTIONARY)
+    list_part(root, EXTRAS)
+    return holder
+
+
+def write_offsets(root: zarr.Group, offsets: Offsets, store: str) -> None:
+    """Write offsets; earlier ones go when the new are complete."""
     settings = {"mean": float(offsets.mean), "row_shrinkage": offsets.row_shrinkage}
-    with in_place(holder, "offsets", store) as name:
+    holder = extras(root, store)
+    with in_place_listed(root, holder, "offsets", store) as name:
         # With the arrays and in one write, so that the new offsets never meet the old settings.
         group = holder.create_group(name, attributes=DICTIONARY | {"rfmdist": settings})
         for part, value in (("rows", offsets.rows), ("columns", offsets.columns)):
@@ -51,15 +73,22 @@ def write_offsets(holder: zarr.Group, offsets: Offsets, store: str) -> None:
 
 def read_offsets(root: zarr.Group, shape: tuple[int, int], store: str) -> Offsets | None:
     """Read the offsets of a store of ``shape``, if it has any."""
-    place = "uns/rfmdist/offsets"
-    if place not in root:
+    group = find_part(root, OFFSETS, store)
+    if group is None:
         return None
-    settings = root[place].attrs.get("rfmdist")
-    if not isinstance(settings, dict):
-        raise StoreError(f"{store}: the offsets are incomplete; {AGAIN}")
-    rows = read_floats(root, store, f"{place}/rows", (shape[0],))
-    columns = read_floats(root, store, f"{place}/columns", (shape[1],))
-    return Offsets(float(settings["mean"]), rows, columns, settings["row_shrinkage"])
+    rows = read_floats(root, store, f"{OFFSETS}/rows", (shape[0],))
+    columns = read_floats(root, store, f"{OFFSETS}/columns", (shape[1],))
+    with noticing(store, OFFSETS):
+        settings = group.attrs["rfmdist"]
+        return Offsets(float(settings["mean"]), rows, columns, settings["row_shrinkage"])
+
+
+def remove_offsets(root: zarr.Group, store: str) -> None:
+    """Forget stored offsets, sound or not."""
+    unlist_part(root, OFFSETS)
+    holder = find_node(root, EXTRAS, store)
+    if holder is not None:
+        remove(holder, "offsets")
 
 
 def _shards(pieces: Iterable[NDArray[np.integer]]) -> Iterator[NDArray[np.integer]]:

@@ -19,7 +19,7 @@ from zarr.storage import LocalStore
 
 from rfmdist.errors import InputError, StoreError, UnreachableError, disk_error
 from rfmdist.observations.leftovers import in_use
-from rfmdist.observations.places import Place, UrlStore, exists, move, read_text, remove_at
+from rfmdist.observations.places import DOCUMENT, Place, UrlStore, exists, move, read_text, remove_at
 
 REPLACED = "replaced"
 """Attribute of a group at a URL: which of its members is being replaced, and so may be lost when that is cut short."""
@@ -44,7 +44,7 @@ def check_destination(path: Place | None, *, overwrite: bool) -> None:
 def is_store(path: Place) -> bool:
     """Whether a folder is a store that rfmdist has written, of whatever version, sound or not."""
     try:
-        document = json.loads(read_text(path, "zarr.json"))
+        document = json.loads(read_text(path, DOCUMENT))
         return "rfmdist" in document["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -88,21 +88,26 @@ def rename(group: zarr.Group, old: str, new: str) -> None:
         replace_folder(folder / old, folder / new)
         return
     if isinstance(store, UrlStore):
-        if new in group:
+        if has(group, new):
             group.attrs[REPLACED] = new
         move(f"{store.url}/{group.path}/{old}", f"{store.url}/{group.path}/{new}")
         if group.attrs.get(REPLACED) == new:
             del group.attrs[REPLACED]
         return
-    if new in group:
+    if has(group, new):
         del group[new]
     sync(_copy(store, f"{group.path}/{old}", f"{group.path}/{new}"))
     del group[old]
 
 
+def has(group: zarr.Group, name: str) -> bool:
+    """Whether a group has a member, sound or not."""
+    return bool(sync(group.store.exists(f"{group.path}/{name}/{DOCUMENT}")))
+
+
 def remove(group: zarr.Group, name: str) -> None:
-    """Remove an array or a group, if it is there; half of it never bears its name."""
-    if name not in group:
+    """Remove an array or a group, if it is there, sound or not; half of it never bears its name."""
+    if not has(group, name):
         return
     if isinstance(group.store, LocalStore):
         rename(group, name, temporary := f"{name}.partial")
@@ -138,7 +143,7 @@ def in_place(group: zarr.Group, name: str, store: str) -> Iterator[str]:
         settle_writes()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        elif temporary in group:
+        elif has(group, temporary):
             del group[temporary]
         if isinstance(error, OSError):
             raise disk_error(error, store) from None

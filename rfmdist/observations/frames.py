@@ -11,10 +11,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from rfmdist.errors import InputError, StoreError, disk_error
+from rfmdist.errors import InputError
 from rfmdist.observations.files import in_place, remove
 from rfmdist.observations.layout import TRUE, create_text, create_values, lost_value
-from rfmdist.observations.reading import STORE_AGAIN, read_column
+from rfmdist.observations.nodes import find_node, noticing, open_group, writing
+from rfmdist.observations.reading import read_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,19 +46,20 @@ def write_columns(root: zarr.Group, store: str, frame: str, columns: dict[str, C
     StoreError
         If the disk is full; the earlier columns are then still there.
     """
-    group: Any = root[frame]
-    order = column_names(root, frame)
+    group = open_group(root, frame, store)
+    order = column_names(root, store, frame)
     new = [name for name in columns if name not in order]
-    with ExitStack() as stack:
-        for name, values in columns.items():
-            _write(group, stack.enter_context(in_place(group, name, store)), values)
-    try:
-        if new:  # last: a column that is not in this list is not seen, one that is in it must be there
-            group.attrs[ORDER] = order + new
-    except OSError as error:
-        for name in new:
-            remove(group, name)
-        raise disk_error(error, store) from None
+    with writing(store):
+        with ExitStack() as stack:
+            for name, values in columns.items():
+                _write(group, stack.enter_context(in_place(group, name, store)), values)
+        try:
+            if new:  # last: a column that is not in this list is not seen, one that is in it must be there
+                group.attrs[ORDER] = order + new
+        except OSError:
+            for name in new:
+                remove(group, name)
+            raise
 
 
 def read_columns(root: zarr.Group, store: str, frame: str, ids: pd.Index[Any], names: Iterable[str]) -> pd.DataFrame:
@@ -72,26 +74,28 @@ def read_columns(root: zarr.Group, store: str, frame: str, ids: pd.Index[Any], n
     """
     import pandas as pd
 
-    there = column_names(root, frame)
+    there = column_names(root, store, frame)
     columns = {}
     for name in names:
         if name not in there:
             has = f"there are {', '.join(there)}" if there else "there is none yet; store a table with it first"
             raise InputError(f"{store}: no column {name!r} beside the ids in {frame}; {has}")
-        columns[name] = _read(root, store, f"{frame}/{name}", len(ids))
+        with noticing(store, f"{frame}/{name}"):
+            columns[name] = _read(root, store, f"{frame}/{name}", len(ids))
     return pd.DataFrame(columns, index=ids)
 
 
-def column_names(root: zarr.Group, frame: str) -> list[str]:
+def column_names(root: zarr.Group, store: str, frame: str) -> list[str]:
     """Names of the columns of ``obs`` or ``var``, in their order."""
-    order: Any = root[frame].attrs[ORDER]
-    return [str(name) for name in order]
+    with noticing(store, frame):
+        order: Any = root[frame].attrs[ORDER]
+        return [str(name) for name in order]
 
 
-def column_kinds(root: zarr.Group, frame: str) -> dict[str, str]:
+def column_kinds(root: zarr.Group, store: str, frame: str) -> dict[str, str]:
     """Names of the columns of ``obs`` or ``var`` in their order, and what each holds, in words."""
-    group: Any = root[frame]
-    return {name: _kind(group.get(name)) for name in column_names(root, frame)}
+    group = open_group(root, frame, store)
+    return {name: _kind(find_node(group, name, store)) for name in column_names(root, store, frame)}
 
 
 def _kind(found: Any) -> str:
@@ -128,8 +132,6 @@ def _read(root: zarr.Group, store: str, path: str, size: int) -> Any:
     import pandas as pd
 
     read: Any = partial(read_column, root, store)
-    if path not in root:
-        raise StoreError(f"{store}: {path} is gone; {STORE_AGAIN}")
     attributes = root[path].attrs
     encoding = attributes.get("encoding-type")
     if encoding == "array":

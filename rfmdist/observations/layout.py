@@ -38,6 +38,21 @@ TRUE = "true"
 ARRAY: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
 DICTIONARY = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 AGAIN = "restore it from a copy or ingest the data again"
+MENDS = {
+    "X/by_column": "delete the folder X/by_column in it, then it is made again",
+    "X/split": "restore it from a copy or split again",
+    "obs/_index": AGAIN,
+    "var/_index": AGAIN,
+    "obs/": "restore it from a copy or store the column again",
+    "var/": "restore it from a copy or store the column again",
+    **dict.fromkeys(("uns/rfmdist", "varm/", "varp/", "obsm/"), "restore it from a copy or fit again"),
+}
+"""What to do when a part of a store is damaged, by how its path begins."""
+
+
+def mend_of(part: str) -> str:
+    """Say what to do when a part of a store is damaged or gone."""
+    return next((mend for start, mend in MENDS.items() if part.startswith(start)), AGAIN)
 
 
 @dataclass(frozen=True)
@@ -50,18 +65,15 @@ class Order:
         Group of ``data``, ``indices``, ``indptr`` and, if there is one, ``split``.
     rows, columns : str
         Data frames with the ids of what the entries are compressed by, and of the others.
-    mend : str
-        What to do when its entries are damaged.
     """
 
     matrix: str
     rows: str
     columns: str
-    mend: str
 
 
-BY_ROW = Order("X", "obs", "var", AGAIN)
-BY_COLUMN = Order("X/by_column", "var", "obs", "delete the folder X/by_column in it, then it is made again")
+BY_ROW = Order("X", "obs", "var")
+BY_COLUMN = Order("X/by_column", "var", "obs")
 
 
 def create_root(store: Any, shape: tuple[int, int]) -> zarr.Group:

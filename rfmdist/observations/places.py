@@ -13,9 +13,12 @@ from typing import Any, TypeAlias
 
 import fsspec
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.storage import FsspecStore
+from zarr.core.buffer import Buffer
+from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 from rfmdist.errors import InputError, StoreError, UnreachableError
+from rfmdist.observations.digests import check_digest, with_digest
+from rfmdist.observations.layout import mend_of
 
 Place: TypeAlias = Path | str
 """A path, or as text the URL of what is no path of this machine."""
@@ -97,8 +100,21 @@ def reaching(place: Place) -> Iterator[None]:
         ) from None
 
 
+class DiskStore(LocalStore):
+    """Zarr's files in a folder; each zarr.json is written with a digest of itself and read only if that fits."""
+
+    async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        return _checked(self.root, key, await super().get(key, prototype, byte_range))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        await super().set(key, _vouched(key, value))
+
+
 class UrlStore(FsspecStore):
-    """Zarr's files at a URL. A pickled one is opened anew, with the credentials of the process that it arrives in."""
+    """Zarr's files at a URL, with digests as in `DiskStore`.
+
+    A pickled one is opened anew, with the credentials of the process that it arrives in.
+    """
 
     def __init__(self, url: str, read_only: bool = False) -> None:
         system, path = file_system(url, asynchronous=True)
@@ -126,11 +142,11 @@ class UrlStore(FsspecStore):
                     return None
                 byte_range = RangeByteRequest(max(0, size - byte_range.suffix), size)
             # Of a range that is given s3fs does not ask for the size first: half the requests.
-            return await super().get(key, prototype, byte_range or OffsetByteRequest(0))
+            return _checked(self.url, key, await super().get(key, prototype, byte_range or OffsetByteRequest(0)))
 
-    async def set(self, *args: Any, **options: Any) -> None:
+    async def set(self, key: str, value: Buffer, byte_range: Any = None) -> None:
         with reaching(self.url):
-            await super().set(*args, **options)
+            await super().set(key, _vouched(key, value), byte_range)
 
     async def delete(self, key: str) -> None:
         with reaching(self.url):
@@ -162,6 +178,13 @@ class UrlStore(FsspecStore):
         with reaching(self.url):
             async for key in super().list_prefix(prefix):
                 yield key
+
+
+def opened(place: Place | None) -> MemoryStore | DiskStore | UrlStore:
+    """Return Zarr's view of a place; None stands for memory."""
+    if place is None:
+        return MemoryStore()
+    return DiskStore(place) if isinstance(place, Path) else UrlStore(place)
 
 
 def exists(place: Place) -> bool:
@@ -231,6 +254,24 @@ def move(old: str, new: str) -> None:
             system.copy(files, [target + path.removeprefix(source) for path in files])
         system.copy(last, f"{target}/{DOCUMENT}")
     remove_at(old)
+
+
+def _vouched(key: str, value: Buffer) -> Buffer:
+    """What is written at a key: a document with its digest, anything else as it is."""
+    return type(value).from_bytes(with_digest(value.to_bytes())) if key.rpartition("/")[2] == DOCUMENT else value
+
+
+def _checked(place: Place, key: str, found: Any) -> Any:
+    """Return what was read at a key unless it is a document whose digest does not fit."""
+    part, _, name = key.rpartition("/")
+    if name == DOCUMENT and found is not None:
+        try:
+            check_digest(found.to_bytes())
+        except (ValueError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"{place}: the {DOCUMENT} of {part or 'the store'} is damaged ({_reason(error)}); {mend_of(part)}"
+            ) from None
+    return found
 
 
 def _reason(error: BaseException) -> str:

@@ -8,14 +8,12 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from rfmdist.errors import StoreError, UnreachableError
-from rfmdist.observations.layout import AGAIN, FILL, FORMAT, TRUE, Order, lost_value
+from rfmdist.errors import StoreError
+from rfmdist.observations.layout import FILL, FORMAT, TRUE, Order, lost_value, mend_of
+from rfmdist.observations.nodes import noticing, open_array, told_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-STORE_AGAIN = "restore it from a copy or store the column again"
 
 
 class Entries:
@@ -53,8 +51,16 @@ class Entries:
         lost = np.isnan(found) if name == "data" else found == np.asarray(FILL[name]).astype(found.dtype)
         if len(found) < high - low or lost.any():
             where = f" between entries {low} and {high}"
-            raise StoreError(f"{self._store}: a part of {self._path(name)} is missing{where}; {self._order.mend}")
+            raise _torn(self._store, self._path(name), where)
         return found
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """Return one of the arrays as it was when it was first asked for."""
+        with noticing(self._store, self._path(name)):
+            found = self._opened[self._path(name)]
+            if not isinstance(found, zarr.Array):
+                raise TypeError("it is no array")
+            return found
 
     def _read(self, name: str, low: int, high: int, size: int) -> NDArray[Any]:
         start, held = self._held.get(name, (0, None))
@@ -68,7 +74,7 @@ class Entries:
         first = low // chunk * chunk
         last = min(-(-high // chunk) * chunk, size) if low < high else first
         where = f" between entries {first} and {last}"
-        values = _read(self._opened, self._store, self._path(name), slice(first, last), where, self._order.mend)
+        values = _read(self._opened, self._store, self._path(name), slice(first, last), where)
         if high < last:
             place = (last - 1) // chunk * chunk
             self._held[name] = place, values[place - first :].copy()
@@ -76,12 +82,9 @@ class Entries:
         return np.concatenate([*before, wanted]) if before or len(wanted) < len(values) else wanted
 
     def _chunk(self, name: str) -> int:
-        """Entries that are decoded at once; 1 of an array that is gone, which reading will tell."""
+        """Entries that are decoded at once."""
         if name not in self._chunks:
-            try:
-                self._chunks[name] = int(self._opened[self._path(name)].chunks[0])
-            except (KeyError, OSError, ValueError):
-                return 1
+            self._chunks[name] = int(self.array(name).chunks[0])
         return self._chunks[name]
 
     def _path(self, name: str) -> str:
@@ -106,37 +109,35 @@ def read_ids(root: zarr.Group, store: str, frame: str) -> pd.Index[Any]:
 
     values = _read(root, store, f"{frame}/_index", slice(None))
     if (values == lost_value(values.dtype)).any():
-        raise StoreError(f"{store}: a part of the ids in {frame} is missing; {AGAIN}")
+        raise _torn(store, f"{frame}/_index")
     return pd.Index(values if values.dtype.kind == "i" else values.astype(object))
 
 
 def read_floats(root: zarr.Group, store: str, path: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
     """Read a whole array of numbers, none of which may be NaN; a size of None in ``shape`` fits any."""
-    again = "restore it from a copy or fit again"
-    values = _read(root, store, path, slice(None), again=again)
+    values = _read(root, store, path, slice(None))
     fits = values.ndim == len(shape) and all(a in (None, b) for a, b in zip(shape, values.shape, strict=True))
     if not fits or np.isnan(values).any():
-        raise StoreError(f"{store}: a part of {path} is missing; {again}")
+        raise _torn(store, path)
     return values
 
 
 def read_column(root: zarr.Group, store: str, path: str, size: int | None = None) -> NDArray[Any]:
     """Read a whole array of a user's column, by whomever it was written; a ``size`` of None fits any."""
-    values = _read(root, store, path, slice(None), again=STORE_AGAIN)
-    array: Any = root[path]
+    array: Any = open_array(root, path, store)
+    values = _values(array, store, path, slice(None))
     lost = lost_value(values.dtype)
     missing = lost is not None and array.fill_value == lost and bool((values == lost).any())
     if TRUE in array.attrs:  # of false and true neither is left to mark what is lost
         missing = int(array.attrs[TRUE]) != np.count_nonzero(values)
     if missing or values.shape != (len(values) if size is None else size,):
-        raise StoreError(f"{store}: a part of {path} is missing; {STORE_AGAIN}")
+        raise _torn(store, path)
     return values
 
 
 def check_format(root: zarr.Group, store: str) -> None:
-    """Refuse what is not a store of this version or lacks one of its parts."""
-    format_ = root.attrs.get("rfmdist", {})
-    number = format_.get("format") if isinstance(format_, dict) else None
+    """Refuse what is not a store of this version."""
+    number = told_of(root).get("format")
     if number is None and "rfmdist" in root.attrs:
         raise StoreError(f"{store}: was not written to its end; write it again, and allow it to be overwritten")
     if number is None:
@@ -145,25 +146,18 @@ def check_format(root: zarr.Group, store: str) -> None:
         raise StoreError(
             f"{store}: is of store version {number}, this rfmdist reads version {FORMAT}; ingest the data again"
         )
-    for part in ("X/data", "X/indices", "X/indptr", "obs/_index", "var/_index"):
-        if part not in root:
-            raise StoreError(f"{store}: {part} is missing; {AGAIN}")
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of another library's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _read(
-    root: zarr.Group | _Opened, store: str, path: str, part: slice, where: str = "", again: str = AGAIN
-) -> NDArray[Any]:
-    try:
+def _read(root: zarr.Group | _Opened, store: str, path: str, part: slice, where: str = "") -> NDArray[Any]:
+    with noticing(store, path):
         array: Any = root[path]
+    return _values(array, store, path, part, where)
+
+
+def _values(array: Any, store: str, path: str, part: slice, where: str = "") -> NDArray[Any]:
+    with noticing(store, path, where):
         return np.asarray(array[part]) if array.dtype.kind in "iufb" else array[part]
-    except UnreachableError:  # says so itself
-        raise
-    except (KeyError, FileNotFoundError):
-        raise StoreError(f"{store}: {path} is gone; {again}") from None
-    except (OSError, ValueError, RuntimeError) as error:
-        raise StoreError(f"{store}: {path} is damaged{where} ({first_line(error)}); {again}") from None
+
+
+def _torn(store: str, path: str, where: str = "") -> StoreError:
+    return StoreError(f"{store}: a part of {path} is missing{where}; {mend_of(path)}")

@@ -14,18 +14,38 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from rfmdist.errors import InputError, StoreError, disk_error
+from rfmdist.errors import InputError, StoreError
 from rfmdist.machine import temporary_folder
-from rfmdist.observations.additions import COPY, MARK, read_offsets, write_offsets, write_split
+from rfmdist.observations.additions import (
+    COPY,
+    EXTRAS,
+    MARK,
+    extras,
+    read_offsets,
+    remove_offsets,
+    write_offsets,
+    write_split,
+)
 from rfmdist.observations.ahead import ahead
 from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, parse_roles
 from rfmdist.observations.by_column import MEMORY, write_by_column
 from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_scipy
 from rfmdist.observations.draws import Draw, Fold, HoldOut
 from rfmdist.observations.files import is_torn
-from rfmdist.observations.layout import BY_COLUMN, BY_ROW, DICTIONARY, SHARD, Order
-from rfmdist.observations.places import Place, UrlStore, beside, exists, is_writable, place_of
-from rfmdist.observations.reading import Entries, check_format, first_line, read_floats, read_ids
+from rfmdist.observations.layout import BY_COLUMN, BY_ROW, SHARD, Order
+from rfmdist.observations.nodes import (
+    find_node,
+    find_part,
+    first_line,
+    noticing,
+    open_array,
+    open_root,
+    path_of,
+    refuse_lost,
+    writing,
+)
+from rfmdist.observations.places import Place, UrlStore, beside, exists, is_writable, opened, place_of
+from rfmdist.observations.reading import Entries, check_format, read_floats, read_ids
 
 if TYPE_CHECKING:  # imported where they are used: together they take 90 MB and a second
     import dask.array as da
@@ -104,10 +124,10 @@ class Observations:
         if not exists(place):
             raise StoreError(f"{place}: no such store; make one with 'rfmdist ingest'")
         try:
-            root = zarr.open_group(place.absolute() if isinstance(place, Path) else UrlStore(place), mode="r+")
-        except StoreError:
+            root = open_root(place.absolute() if isinstance(place, Path) else place)
+        except (StoreError, MemoryError):
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # Zarr has many
             raise StoreError(f"{place}: not a Zarr store of observations ({first_line(error)})") from None
         found = cls(root)
         found._check()
@@ -227,8 +247,9 @@ class Observations:
             return self._copy(holder)
         self._look_again()
         try:
-            matrix: Any = holder[BY_ROW.matrix]
-            write_by_column(self, matrix, COPY, memory, None if holder is self._root else scratch)
+            with writing(self.name):
+                matrix: Any = holder[BY_ROW.matrix]
+                write_by_column(self, matrix, COPY, memory, None if holder is self._root else scratch)
         except (StoreError, KeyError):  # another fit may have made the copy meanwhile: theirs is as good
             if not self._copy(holder)._is_copy_of(self):
                 raise
@@ -240,8 +261,9 @@ class Observations:
 
     @cached_property
     def shape(self) -> tuple[int, int]:
-        shape: Any = self._matrix.attrs["shape"]
-        return int(shape[0]), int(shape[1])
+        with noticing(self.name, self._order.matrix):
+            shape: Any = self._matrix.attrs["shape"]
+            return int(shape[0]), int(shape[1])
 
     @cached_property
     def nnz(self) -> int:
@@ -250,9 +272,9 @@ class Observations:
     @cached_property
     def stored_bytes(self) -> int:
         """Bytes of the entries as they lie in the store, compressed; the row pointers and ids are not among them."""
-        return sum(
-            int(self._array(name).nbytes_stored()) for name in ("data", "indices", "split") if name in self._matrix
-        )
+        names = ["data", "indices", *(["split"] if self.has_split else [])]
+        with noticing(self.name, self._order.matrix):
+            return sum(int(self._array(name).nbytes_stored()) for name in names)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -317,12 +339,15 @@ class Observations:
         Raises
         ------
         StoreError
-            If another was to take its place, at a URL, and neither is there.
+            If it is damaged or lost, or another was to take its place, at a URL, and neither is there.
         """
         matrix = self._matrix
         if is_torn(matrix, "split"):
             raise StoreError(f"{self.name}: its split was not written to its end; split it again")
-        return "split" in matrix
+        found = self._split(matrix)
+        if found is not None and found.shape != (self.nnz,):
+            raise StoreError(f"{self.name}: its split does not fit its entries; split it again")
+        return found is not None
 
     @property
     def is_drawn(self) -> bool:
@@ -333,7 +358,7 @@ class Observations:
     def split_mark(self) -> str | None:
         """What tells the stored split from any other; None where none is stored, or one of an earlier version."""
         matrix = self._matrix
-        holder = matrix if self._order == BY_COLUMN else matrix.get("split", None)
+        holder = matrix if self._order == BY_COLUMN else self._split(matrix)
         mark: Any = None if holder is None else holder.attrs.get(MARK)
         return mark
 
@@ -495,7 +520,8 @@ class Observations:
             If the disk is full; the earlier split is then still there.
         """
         self.refuse_change()
-        write_split(self._matrix, roles, self.nnz, self.name)
+        with writing(self.name):
+            write_split(self._root, roles, self.nnz, self.name)
         self._look_again()
         self.remove_offsets()
 
@@ -514,12 +540,13 @@ class Observations:
             raise InputError(f"{self.name}: offsets must be {self.shape[0]} for rows and {self.shape[1]} for columns")
         if not all(np.isfinite(part).all() for part in (offsets.mean, offsets.rows, offsets.columns)):
             raise InputError(f"{self.name}: offsets must be finite numbers")
-        write_offsets(self._extras(), offsets, self.name)
+        with writing(self.name):
+            write_offsets(self._root, offsets, self.name)
 
     def remove_offsets(self) -> None:
         """Forget stored offsets, which another split makes wrong."""
-        if "uns/rfmdist/offsets" in self._root:
-            del self._root["uns/rfmdist/offsets"]
+        with writing(self.name):
+            remove_offsets(self._root, self.name)
 
     def store_table(
         self, axis: Axis, table: Any, *, ids: str | int | None = None, delimiter: str | None = None
@@ -594,24 +621,24 @@ class Observations:
         """Names of the users' own columns about the rows or the columns, in the order they are stored in."""
         from rfmdist.observations.frames import column_names
 
-        return column_names(self._root, self._axis(axis)[1])
+        return column_names(self._root, self.name, self._axis(axis)[1])
 
     def table_kinds(self, axis: Axis) -> dict[str, str]:
         """Names as `table_names`, each with what the column holds in words; no column is read."""
         from rfmdist.observations.frames import column_kinds
 
-        return column_kinds(self._root, self._axis(axis)[1])
+        return column_kinds(self._root, self.name, self._axis(axis)[1])
 
     def attributes(self, name: str) -> dict[str, Any] | None:
         """Settings stored under ``name`` by `set_attributes`; None where there are none."""
-        if "uns/rfmdist" not in self._root:
-            return None
-        found: Any = self._root["uns/rfmdist"].attrs.get(name)
+        holder = find_part(self._root, EXTRAS, self.name)
+        found: Any = None if holder is None else holder.attrs.get(name)
         return found
 
     def set_attributes(self, name: str, values: dict[str, Any]) -> None:
         """Store settings, a dictionary of plain values."""
-        self._extras().attrs[name] = values
+        with writing(self.name):
+            extras(self._root, self.name).attrs[name] = values
 
     def read_floats(self, path: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
         """Read a whole array of numbers that a completion holds beside the entries; None fits any size."""
@@ -625,15 +652,6 @@ class Observations:
             raise InputError(f"axis {axis!r} is not known: use 'rows' or 'columns'")
         return (self.row_ids, self._order.rows) if axis == "rows" else (self.column_ids, self._order.columns)
 
-    def _extras(self) -> zarr.Group:
-        """What AnnData has no place for, under ``uns``."""
-        try:
-            holder = self._root.require_group("uns/rfmdist")
-            holder.attrs.update(DICTIONARY)
-        except OSError as error:
-            raise disk_error(error, self.name) from None
-        return holder
-
     @property
     def _place(self) -> Place | None:
         """Where the store lies; None in memory."""
@@ -642,17 +660,21 @@ class Observations:
 
     @property
     def _matrix(self) -> zarr.Group:
-        try:
-            matrix = self._holder[self._order.matrix]
-        except KeyError:
-            raise StoreError(f"{self.name}: is gone, or not every worker sees it; put it where all do") from None
+        matrix = find_node(self._holder, self._order.matrix, self.name)
+        if matrix is None:
+            raise StoreError(f"{self.name}: is gone, or not every worker sees it; put it where all do")
         assert isinstance(matrix, zarr.Group)
         return matrix
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        array = self._matrix[name]
-        assert isinstance(array, zarr.Array)
-        return array
+        return self._entries.array(name)
+
+    def _split(self, matrix: zarr.Group) -> Any:
+        """The array of roles; None where none is stored."""
+        found = find_node(matrix, "split", self.name)
+        if found is None and self._order == BY_ROW:
+            refuse_lost(self._root, path_of(matrix, "split"), self.name)
+        return found
 
     @cached_property
     def _entries(self) -> Entries:
@@ -680,17 +702,15 @@ class Observations:
             fits = (self.shape, self.nnz) == (source.shape[::-1], source.nnz)
             fits = fits and (self.dtype, self.has_split) == (source.dtype, source.has_split)
             return fits and self.split_mark == source.split_mark and self._fits()
-        except (KeyError, OSError, ValueError, TypeError, StoreError):
+        except StoreError:
             return False
 
     def _fits(self) -> bool:
         """Whether the parts fit together; the entries themselves are not read."""
-        arrays: Any = self._root
         order, indptr = self._order, self._array("indptr")
-        ids = tuple(int(arrays[f"{frame}/_index"].shape[0]) for frame in (order.rows, order.columns))
-        fits = ids == self.shape and indptr.shape[0] == self.shape[0] + 1
-        parts = [part for part in ("indices", "split") if part in self._matrix]
-        fits &= all(self._array(part).shape[0] == self.nnz for part in parts)
+        ids = [open_array(self._root, f"{frame}/_index", self.name) for frame in (order.rows, order.columns)]
+        fits = tuple(int(array.shape[0]) for array in ids) == self.shape and indptr.shape[0] == self.shape[0] + 1
+        fits &= self._array("indices").shape[0] == self.nnz
         return fits and self.indptr[0] == 0 and self.indptr[-1] == self.nnz and bool((np.diff(self.indptr) >= 0).all())
 
     def _check(self) -> None:
@@ -702,12 +722,9 @@ class Observations:
 
 def _opened(folder: str) -> zarr.Group:
     """Open a folder for a copy of entries, or make it one."""
-    place = place_of(folder)
-    try:
-        root = zarr.open_group(UrlStore(place) if isinstance(place, str) else place, mode="a")
+    with writing(folder):
+        root = zarr.open_group(opened(place_of(folder)), mode="a", zarr_format=3)
         root.require_group(BY_ROW.matrix)
-    except OSError as error:
-        raise disk_error(error, folder) from None
     return root
 
 

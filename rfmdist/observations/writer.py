@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore, MemoryStore
 
 from rfmdist.errors import InputError, StoreError, UnreachableError, disk_error
 from rfmdist.machine import hand_back_memory
@@ -28,7 +27,8 @@ from rfmdist.observations.layout import (
     write_ids,
 )
 from rfmdist.observations.leftovers import in_use
-from rfmdist.observations.places import Place, UrlStore, beside, exists, place_of, remove_at
+from rfmdist.observations.nodes import open_root, reopened, told_of
+from rfmdist.observations.places import Place, beside, exists, opened, place_of, remove_at
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +92,7 @@ class StoreWriter:
             if isinstance(self.temporary, Path):
                 self.temporary.parent.mkdir(parents=True, exist_ok=True)
                 self._open.enter_context(in_use(self.temporary))
-            self._root = create_root(_opened(self.temporary), self._shape)
+            self._root = create_root(opened(self.temporary), self._shape)
             matrix: Any = self._root["X"]
             self._arrays = {
                 "data": create_array(matrix, "data", SHARD, self._dtype, FILL["data"]),
@@ -165,7 +165,8 @@ class StoreWriter:
         write_ids(root, "var", column_ids)
         if add is not None:
             add(root)
-        root.attrs["rfmdist"] = {"format": FORMAT}  # last: it marks the store as whole
+        root = reopened(root)
+        root.attrs["rfmdist"] = told_of(root) | {"format": FORMAT}  # last: it marks the store as whole
         if self.path is None or self.temporary is None:
             return root
         if isinstance(self.temporary, Path) and isinstance(self.path, Path):
@@ -175,7 +176,7 @@ class StoreWriter:
             whole, self.temporary = str(self.temporary), None  # from here on it may be all there is
             if whole != self.path:
                 replace_store(whole, str(self.path))
-        return zarr.open_group(_opened(self.path), mode="r+")
+        return open_root(self.path)
 
     def _check(self, rows: NDArray[np.integer], columns: NDArray[np.integer], values: NDArray[np.floating]) -> None:
         for what, codes, size in (("row", rows, self._shape[0]), ("column", columns, self._shape[1])):
@@ -226,9 +227,3 @@ class StoreWriter:
         elif self.temporary is not None and self.temporary.exists():
             settle_writes()
             shutil.rmtree(self.temporary, ignore_errors=True)
-
-
-def _opened(place: Place | None) -> MemoryStore | LocalStore | UrlStore:
-    if place is None:
-        return MemoryStore()
-    return LocalStore(place) if isinstance(place, Path) else UrlStore(place)
