@@ -109,6 +109,16 @@ class TestVerbs:
         assert "reading 1/1 inputs" in told.err
         assert "entries" in told.err
         assert told.out.startswith("new.zarr: 60 rows x 40 columns")
+        assert "files" not in told.out
+
+    def test_ingest_counts_the_files_of_a_folder(self, here: Path, run: Run) -> None:
+        """A folder that holds more or fewer parts than the user thinks is seen from the count."""
+        for name in ("parts/a.parquet", "parts/day=2/b.pq"):
+            Path(name).parent.mkdir()
+            pd.DataFrame({"user": [len(name)], "item": [1], "rating": [2.0]}).to_parquet(name)
+        told = run("ingest", "parts", "-o", "new.zarr")
+        assert told.out == "new.zarr: 2 rows x 1 columns, 2 entries from 2 files\n"
+        assert "reading 2/2 inputs" in told.err
 
     def test_info_json_tells_shape_split_and_plan(self, here: Path, run: Run) -> None:
         """One JSON object on stdout, nothing on stderr, with the numbers Python gives."""

@@ -90,10 +90,13 @@ def ingest(
 ) -> None:
     """Read tables or a matrix into a new store.
 
-    Tables are CSV, TSV, '::' or other delimited text (.gz too) and Parquet; a matrix is Matrix Market or npz.
+    Tables are CSV, TSV, '::' or other delimited text, .jsonl, Parquet or a folder of it, .feather, .arrow and .npy; a
+    matrix is Matrix Market or npz. Text may be compressed: .gz, .bz2, .xz, .zst. Columns of numbers without names,
+    beyond row, column, value and a time, may be a dense matrix: tell them by --row, --column and --value.
     """
     from rfmdist.cli.show import IngestProgress
     from rfmdist.observations.ingest import ingest
+    from rfmdist.observations.sources import parts_of
 
     options = given(
         row=row, column=column, value=value, delimiter=delimiter, memory=memory, duplicates=duplicates, dtype=dtype
@@ -101,7 +104,8 @@ def ingest(
     with IngestProgress() as progress:
         store = ingest(list(inputs), output, overwrite=overwrite, progress=progress, **options)
     m, n = store.shape
-    print(f"{output}: {m:,} rows x {n:,} columns, {store.nnz:,} entries")
+    files = sum(len(parts_of(source)) for source in inputs)
+    print(f"{output}: {m:,} rows x {n:,} columns, {store.nnz:,} entries" + (f" from {files:,} files" * (files > 1)))
 
 
 @app.command(cls=Verb)

@@ -13,11 +13,11 @@ from rfmdist.engine.planner import plan_dense, plan_factored
 from rfmdist.errors import InputError
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import Role
-from rfmdist.observations.delimited import open_text
 from rfmdist.observations.places import place_of, size_of
 from rfmdist.observations.sources import read_sources
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import summarize
+from rfmdist.observations.texts import open_text
 
 
 def store_facts(path: str | Path) -> dict[str, Any]:

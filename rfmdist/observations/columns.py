@@ -16,6 +16,8 @@ KNOWN_NAMES = {
 }
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
 """How a value that is missing is written; a line with one may be an entry, to be told as wrong."""
+LEAST_TIME = 1e8
+"""Seconds since 1970, in 1973: a whole number from here on may be the time of a rating, none below is taken for one."""
 Given = dict[str, str | int | None]
 """For each part that is wanted, the user's name or 1-based position of its column, or None."""
 
@@ -61,12 +63,69 @@ def has_header(lines: Sequence[Sequence[str]], given: Given) -> bool:
     return any(all(map(is_number, column)) for column in zip(*lines[1:], strict=False))
 
 
+def refuse_matrix(name: str, lines: Sequence[Sequence[str]], given: Given) -> None:
+    """Refuse first lines without names that may be those of a dense matrix, unless the user gave a position.
+
+    Entries have at most one more number than row, column and value, and it is a time. A matrix has numbers in
+    further columns, or fractions where entries have their ids.
+
+    Raises
+    ------
+    InputError
+    """
+    width = len(lines[0])
+    if any(position is not None for position in given.values()) or any(len(line) != width for line in lines):
+        return  # lines of other widths are told when they are read
+    further = list(zip(*lines, strict=True))[len(PARTS) :]
+    numbers = [column for column in further if _are_numbers(column)]
+    times = len(numbers) <= 1 and all(_is_time(field) or is_missing(field) for column in numbers for field in column)
+    fractions = any(_is_fraction(line[0]) and _is_fraction(line[1]) for line in lines)
+    if fractions or not times:
+        raise InputError(
+            f"{name}: {width} columns of numbers without names may be a dense matrix, whose zeros are not told from"
+            f" unobserved entries; where each line is an entry, give the positions of {', '.join(given)}, else save"
+            " what was observed as a scipy.sparse matrix in an .npz file"
+        )
+
+
+def refuse_twins(name: str, names: Sequence[str]) -> None:
+    """Refuse names of columns that differ in case alone or not at all, which DuckDB takes for one.
+
+    Raises
+    ------
+    InputError
+    """
+    folded = [label.lower() for label in names]
+    twins = [label for label in names if folded.count(label.lower()) > 1]
+    if twins:
+        raise InputError(f"{name}: the columns {' and '.join(map(repr, twins))} differ in case alone; rename one")
+
+
+def is_missing(field: str) -> bool:
+    """Whether a field is a way to write that there is no value."""
+    return field.strip().lower() in MISSING
+
+
 def is_number(field: str) -> bool:
     """Whether a field is a number, NaN and infinity included."""
     try:
         return math.isnan(float(field)) or True
     except ValueError:
         return False
+
+
+def _are_numbers(column: Sequence[str]) -> bool:
+    """Whether a column holds a number and nothing else but missing values."""
+    return all(is_number(field) or is_missing(field) for field in column) and not all(map(is_missing, column))
+
+
+def _is_time(field: str) -> bool:
+    return is_number(field) and float(field).is_integer() and float(field) >= LEAST_TIME
+
+
+def _is_fraction(field: str) -> bool:
+    """Whether a field is a finite number that is not whole."""
+    return is_number(field) and math.isfinite(float(field)) and not float(field).is_integer()
 
 
 def known_part(label: str) -> str | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rfmdist.errors import InputError
 from rfmdist.observations.blocks import RowBlock
 from rfmdist.observations.layout import SHARD
+from rfmdist.observations.stored import stored_entries
 from rfmdist.observations.writer import DuplicateEntryError, StoreWriter
 
 if TYPE_CHECKING:  # imported where they are used
@@ -82,7 +83,7 @@ def _two_dimensional(matrix: Any) -> sp.coo_array:
     Raises
     ------
     InputError
-        If it is dense, not two-dimensional, or of complex numbers or objects.
+        If it is dense, not two-dimensional, not sound, filled with zeros, or of complex numbers or objects.
     """
     if not sp.issparse(matrix) or matrix.ndim != 2:
         kind = type(matrix).__name__ + (f" of {matrix.ndim} dimensions" if sp.issparse(matrix) else "")
@@ -91,7 +92,7 @@ def _two_dimensional(matrix: Any) -> sp.coo_array:
             " are not told from unobserved entries"
         )
     _value_dtype(matrix.dtype)
-    return sp.coo_array(matrix)
+    return stored_entries(matrix, "observations")
 
 
 def _append(
@@ -125,7 +126,7 @@ def _as_coo(block: Any) -> sp.coo_array:
         return sp.coo_array((coo.data, (coo.coords[0], coo.coords[1])), shape=coo.shape)
     if not sp.issparse(block):
         raise InputError("from_dask needs blocks of the sparse package or of scipy.sparse, not dense arrays")
-    return sp.coo_array(block)
+    return stored_entries(block, "from_dask")
 
 
 def _value_dtype(dtype: Any) -> np.dtype[Any]:

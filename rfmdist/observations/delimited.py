@@ -2,99 +2,79 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
-import gzip
 import re
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO
 
 from rfmdist.errors import InputError
-from rfmdist.observations.columns import Given, has_header, resolve_columns
+from rfmdist.observations.columns import Given, has_header, refuse_matrix, resolve_columns
+from rfmdist.observations.lines import Lines, quoted, sample_lines
 
-SAMPLE_LINES = 100
-"""Lines looked at to find the delimiter and the header."""
-DELIMITERS = ("::", "\t", ",", ";", "|", " ")
-"""Tried in this order when none is given."""
+DELIMITERS = ("::", "\t", ",", ";", "|", " ", None)
+"""Tried in this order when none is given; None stands for any run of blanks."""
 
-OTHER_TEXT = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-"""First bytes of text that DuckDB does not read; UTF-32's begin with UTF-16's, and so come first."""
+GROUPED = r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+([.][0-9]*)?"
+"""Numbers whose digits are in groups of three."""
 
 
-@dataclass(frozen=True)
-class TextLayout:
-    """How the lines of a text file look.
+@dataclass(frozen=True, kw_only=True)
+class TextLayout(Lines):
+    """How the lines of a file of delimited text look.
 
     Attributes
     ----------
-    path : Path
-        The file.
     delimiter : str or None
         Between fields; None stands for any run of blanks.
-    skip : int
-        Lines before the first entry.
-    width : int
-        Fields of a line.
-    positions : dict of str to int
-        Which field holds which part.
-    names : tuple of str or None
-        Names of the fields, where the file has a header.
     """
 
-    path: Path
     delimiter: str | None
-    skip: int
-    width: int
-    positions: dict[str, int]
-    names: tuple[str, ...] | None = None
 
     @property
     def relation(self) -> str:
-        """SQL that reads the file, all fields as text, in columns c0, c1, ..."""
         if self.delimiter is None:
             return self._relation_of_blanks()
         return self._read_csv(self.delimiter, '"' if len(self.delimiter) == 1 else "", self.width)
 
-    def line_of(self, entry: int) -> tuple[int, str]:
-        """Number (from 1) and text of the line of the entry at position ``entry``; blank lines hold none."""
-        with open_text(self.path) as file:
-            lines = ((n, line) for n, line in enumerate(file, 1) if n > self.skip and line.strip())
-            return next(islice(lines, entry, None), (self.skip + entry + 1, ""))
+    def field(self, part: str) -> str:
+        """SQL of a part of an entry; of a value with commas between digits, "1,234.5", without them.
+
+        Only where the delimiter is a comma: elsewhere a comma may stand for a decimal point.
+        """
+        field = super().field(part)
+        if part != "value" or self.delimiter != ",":
+            return field
+        grouped = f"contains({field}, ',') and regexp_full_match(trim({field}), '{GROUPED}')"
+        return f"case when {grouped} then replace({field}, ',', '') else {field} end"
 
     def fields(self, entry: int) -> int:
-        """Number of fields on the line of an entry."""
         return len(split_line(self.line_of(entry)[1], self.delimiter))
 
-    def ends_differ(self) -> bool:
-        """Whether some lines end in CRLF and some in LF alone, which DuckDB does not read."""
-        with open_text(self.path, newline="") as file:
-            ends = ("\r\n" if line.endswith("\r\n") else line[-1:] for line in file if line[-1:] in "\r\n")
-            first = next(ends, "")
-            return any(end != first for end in ends)
+    def wrong_line(self, text: str) -> tuple[int, str] | None:
+        line = re.search(r"CSV Error on Line: (\d+)", text)
+        if line is None:
+            return None
+        reason = "cannot be read"
+        if fields := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text):
+            reason = f"{fields[2]} fields where {fields[1]} are expected"
+        elif "unicode" in text:
+            reason = "is not UTF-8 text"
+        elif "unterminated quote" in text:
+            reason = "a quote is not closed"
+        return int(line[1]), reason
 
     def _relation_of_blanks(self) -> str:
         """Each line as one field, cut by DuckDB; a line with too few or too many fields gives NULLs."""
-        cut = "string_split_regex(trim(c0), '\\s+') f"
+        line = "trim(c0, ' ' || chr(9))"
         fields = ", ".join(f"case when len(f) = {self.width} then f[{k + 1}] end c{k}" for k in range(self.width))
-        return f"(select {fields} from (select {cut} from {self._read_csv(chr(1), '', 1)} where trim(c0) <> ''))"
+        lines = f"select string_split_regex({line}, '\\s+') f from {self._read_csv(chr(1), '', 1)} where {line} <> ''"
+        return f"(select {fields} from ({lines}))"
 
     def _read_csv(self, delimiter: str, quote: str, width: int) -> str:
         columns = ", ".join(f"'c{k}': 'VARCHAR'" for k in range(width))
         return (
-            f"read_csv({quoted_path(self.path)}, hive_partitioning=false, delim={quoted(delimiter)},"
-            f" quote='{quote}', escape='{quote}',"
-            f" header=false, auto_detect=false, skip={self.skip}, compression='{_compression(self.path)}',"
-            f" columns={{{columns}}})"
+            f"read_csv({self.source}, delim={quoted(delimiter)}, quote='{quote}', escape='{quote}',"
+            f" header=false, auto_detect=false, skip={self.skip}, columns={{{columns}}})"
         )
 
 
@@ -102,37 +82,28 @@ def look_at(path: Path, given: Given, delimiter: str | None) -> TextLayout:
     """Tell the layout of a text file from its first lines."""
     if delimiter is not None and (not delimiter or set(delimiter) & set('\n\r"\0')):
         raise InputError(f"delimiter {delimiter!r} cannot be between fields; leave it out to have it found")
-    sample = _sample(path)
+    sample = sample_lines(path)
+    texts = [line for _, line in sample.lines]
     if delimiter is None:
-        delimiter = _find_delimiter(path, [line for _, line in sample], max(2, len(given)))
-    delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
-    lines = [split_line(line, delimiter) for _, line in sample]
+        found = _find_delimiter(path, texts, max(2, len(given)))
+    else:
+        found = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
+        found = None if found == " " and _has_runs(texts) else found
+    lines = [split_line(line, found) for line in texts]
     names = tuple(field.strip() for field in lines[0]) if has_header(lines, given) else None
+    if names is None and found != "::":  # no program writes a matrix so
+        refuse_matrix(str(path), lines, given)
     positions = resolve_columns(str(path), names, len(lines[0]), given)
-    first = sample[0][0]
-    return TextLayout(path, delimiter, first - (names is None), len(lines[0]), positions, names)
-
-
-@contextmanager
-def open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
-    """Open a text file, compressed or not; bytes that are not UTF-8 are shown as ?.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read or says that it is UTF-16 or UTF-32.
-    """
-    opener = gzip.open if _compression(path) == "gzip" else open
-    try:
-        with opener(path, "rb") as raw:
-            start = raw.read(4)
-        other = next((name for mark, name in OTHER_TEXT.items() if start.startswith(mark)), None)
-        if other is not None:
-            raise InputError(f"{path}: is {other} text; save it as UTF-8")
-        with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline=newline) as file:
-            yield file
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+    return TextLayout(
+        path=path,
+        positions=positions,
+        width=len(lines[0]),
+        names=names,
+        skip=sample.lines[0][0] - (names is None),
+        comments=sample.comments,
+        mixed=sample.mixed,
+        delimiter=found,
+    )
 
 
 def split_line(line: str, delimiter: str | None) -> list[str]:
@@ -143,17 +114,8 @@ def split_line(line: str, delimiter: str | None) -> list[str]:
     return next(csv.reader([line], delimiter=delimiter), [])
 
 
-def _sample(path: Path) -> list[tuple[int, str]]:
-    with open_text(path) as file:
-        filled = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-        sample = list(islice(filled, SAMPLE_LINES))
-    if not sample:
-        raise InputError(f"{path}: the file is empty")
-    return sample
-
-
-def _find_delimiter(path: Path, lines: list[str], least: int) -> str:
-    likely = [d for d in DELIMITERS if len(split_line(lines[0], d)) >= least]
+def _find_delimiter(path: Path, lines: list[str], least: int) -> str | None:
+    likely = [d for d in DELIMITERS if len(split_line(lines[0], d)) >= least and not (d == " " and _has_runs(lines))]
     for delimiter in likely:
         if len({len(split_line(line, delimiter)) for line in lines}) == 1:
             return delimiter
@@ -162,15 +124,6 @@ def _find_delimiter(path: Path, lines: list[str], least: int) -> str:
     return likely[0]
 
 
-def _compression(path: Path) -> str:
-    return "gzip" if path.suffix == ".gz" else "none"
-
-
-def quoted(text: str) -> str:
-    """Write text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def quoted_path(path: Path) -> str:
-    """Write a path as an SQL literal that DuckDB does not take for a pattern, which other files may match."""
-    return quoted(re.sub(r"([\[*?])", r"[\1]", str(path)))
+def _has_runs(lines: list[str]) -> bool:
+    """Whether some lines have several blanks together, or begin or end with one."""
+    return any("" in split_line(line, " ") for line in lines)

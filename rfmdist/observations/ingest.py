@@ -16,7 +16,8 @@ from rfmdist.observations.blocks import parse_dtype
 from rfmdist.observations.files import check_destination
 from rfmdist.observations.matrices import is_matrix, matrix_tables
 from rfmdist.observations.places import Place, place_of
-from rfmdist.observations.sources import Table, read_sources
+from rfmdist.observations.relations import Table
+from rfmdist.observations.sources import parts_of, read_sources
 from rfmdist.observations.staging import Batch, Stage, parse_memory
 from rfmdist.observations.store import Observations
 from rfmdist.observations.writer import DuplicateEntryError, StoreWriter
@@ -48,16 +49,27 @@ def ingest(
     Parameters
     ----------
     inputs : str, Path, pandas.DataFrame, dask.dataframe.DataFrame, or a list of these
-        CSV, TSV, MovieLens ``.dat`` and other delimited text (``.gz`` too), Parquet files and
-        folders of them, a Matrix Market file (``.mtx``, ``.mtx.gz``; its ids count from 1) or a scipy
-        ``.npz`` (its ids count from 0). A matrix keeps its shape, a table has the ids that occur.
+        Tables: CSV, TSV, MovieLens ``.dat`` and other delimited text, JSON lines (``.jsonl``, ``.ndjson``), Parquet
+        files (``.parquet``, ``.pq``) and folders of them, Feather and Arrow files (``.feather``, ``.arrow``, ``.ipc``),
+        ``.npy`` arrays with named fields or a column for each part; data frames, and what hands over Arrow's stream,
+        such as polars' frames and Arrow's tables. One matrix: Matrix Market (``.mtx``; its ids count from 1) or a
+        scipy ``.npz`` (its ids count from 0); it keeps its shape, while a table has the ids that occur.
+        Text, JSON lines and Matrix Market may be compressed (``.gz``, ``.bz2``, ``.xz``, ``.zst``).
+
+        Files of a folder, and of its folders, come in natural order, part.2 before part.10, and names of folders
+        such as ``user=7`` give a column that the files lack; a list comes in its own order.
     path : str or Path, optional
         Where to write the store, a path or a URL; in memory when left out.
     row, column, value : str or int, optional
         Names of the columns, or their 1-based positions where there is no header. Left out: known names
-        (user, item, rating and the like), else the first three columns.
+        (user, item, rating and the like), else the first three columns. Where columns have no names, at most one
+        with numbers may follow the value, and it is a time (whole numbers of at least 1e8), and ids are no
+        fractions: else this may be a dense matrix and is refused until positions are given. Files with the
+        delimiter ``::`` are no matrices.
     delimiter : str, optional
-        Of text files; found from the first lines when left out.
+        Of text files; found from the first lines when left out, runs of blanks too. Where any of the first lines is
+        a comment, # or % followed by a blank, all such lines are. Of values with commas between digits, 1,234.5,
+        these are left out where the delimiter is a comma.
     memory : str or int, default "1GB"
         Budget for the process, in bytes or such as "800MB"; at least 700MB, enough for 20 million entries.
     duplicates : {"error", "last", "mean", "sum"}, default "error"
@@ -68,7 +80,8 @@ def ingest(
     overwrite : bool, default False
         Replace the store at ``path``, once the new one is complete.
     progress : callable, optional
-        Called as ``progress(stage, done, total)``; stages are "reading" (inputs) and "writing" (entries).
+        Called as ``progress(stage, done, total)``; stages are "reading" (inputs, each file of a folder one) and
+        "writing" (entries).
 
     Returns
     -------
@@ -96,11 +109,12 @@ def ingest(
         raise InputError("a matrix file cannot be ingested together with other inputs; ingest it alone")
     # What is staged for a URL lies in the system's temporary folder.
     with Stage(destination if isinstance(destination, Path) else None, memory, kind) as stage:
-        for done, source in enumerate(sources):
-            tell("reading", done, len(sources))
-            for table in _tables(source, row, column, value, delimiter, memory):
+        parts = [part for source in sources for part in parts_of(source)]
+        for done, part in enumerate(parts):
+            tell("reading", done, len(parts))
+            for table in _tables(part, row, column, value, delimiter, memory):
                 stage.add(table)
-        tell("reading", len(sources), len(sources))
+        tell("reading", len(parts), len(parts))
         if stage.entries == 0:
             raise InputError(f"{', '.join(map(_name, sources))}: no entries, nothing to store")
         return _write(stage, destination, kind, duplicates, overwrite, tell)

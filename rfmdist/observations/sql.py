@@ -6,7 +6,7 @@ wrong entry.
 
 from __future__ import annotations
 
-from rfmdist.observations.sources import Table
+from rfmdist.observations.relations import Table
 
 TEXT_ID = "rfmdist: a text id among integers: "
 WRONG = "rfmdist: wrong entry"

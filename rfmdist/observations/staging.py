@@ -10,12 +10,12 @@ import errno
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import duckdb
 import numpy as np
@@ -28,9 +28,11 @@ from rfmdist.machine import cores, parse_size
 from rfmdist.observations.columns import PARTS
 from rfmdist.observations.layout import index_dtype
 from rfmdist.observations.leftovers import in_use
-from rfmdist.observations.sources import Table
+from rfmdist.observations.relations import Table
 from rfmdist.observations.sql import TEXT_ID, WRONG, find_wrong, take_id, take_value
+from rfmdist.observations.texts import copy_plain
 
+T = TypeVar("T")
 OUTSIDE, SHARE = 500_000_000, 0.9
 """Bytes of the budget that DuckDB does not count, Python, its libraries, the writer's shard; and the share of the rest
 that it may count: what it holds beyond its limit grows with that."""
@@ -158,11 +160,8 @@ class Stage:
         StoreError
             If the disk is full.
         """
-        if table.frame is not None:
-            self._connection.register(table.relation, table.frame)
         self._tables.append((self.entries, table))
-        with self._translated(table):
-            count = self._insert(table)
+        count = self._read(table, self._insert)
         if table.extent is not None and count != table.extent.entries:
             raise InputError(
                 f"{table.name}: holds {count} entries where {table.extent.entries} are announced; the file is not whole"
@@ -191,9 +190,12 @@ class Stage:
 
     def fields(self, table: Table) -> pd.DataFrame:
         """All fields of a table that was not taken in, as they stand in it, in input order."""
-        with self._translated(table):
+
+        def fetch(table: Table) -> pd.DataFrame:
             found: pd.DataFrame = self._connection.sql(f"select * from {table.relation}").df()
-        return found
+            return found
+
+        return self._read(table, fetch)
 
     def assign_codes(self) -> tuple[pd.Index[Any], pd.Index[Any]]:
         """Give the sorted ids of rows and columns the codes 0, 1, ...; return the ids by code.
@@ -246,6 +248,28 @@ class Stage:
                     last = (int(batch.rows[-1]), int(batch.columns[-1]), int(batch.order[-1]))
                     yield batch
 
+    def _read(self, table: Table, query: Callable[[Table], T]) -> T:
+        """Run a query on a table; where DuckDB cannot read a file as it is, on a copy that it can."""
+        text = table.text
+        if table.held is not None:
+            self._connection.register(table.relation, table.held)
+        if text is None or text.is_plain:
+            with self._translated(table):
+                try:
+                    return query(table)
+                except duckdb.Error as error:
+                    # That is what mixed line ends look like, among other things.
+                    if text is None or "invalid state" not in str(error) or not text.ends_differ():
+                        raise
+        copy = self._folder / "copy"
+        try:
+            copy_plain(text.path, copy, comments=text.comments)
+            table = replace(table, source=replace(text, plain=copy))
+            with self._translated(table):
+                return query(table)
+        finally:
+            copy.unlink(missing_ok=True)
+
     def _insert(self, table: Table) -> int:
         value = "NULL" if self._pairs else take_value(table, self._float)
         while True:
@@ -294,7 +318,11 @@ class Stage:
             )
         if table is None:
             return InputError(f"DuckDB cannot sort the entries ({text.splitlines()[0]})")
-        complaint = self._first_wrong(table) if WRONG in text else _wrong_line(table, text)
+        if WRONG in text:
+            complaint = self._first_wrong(table)
+        else:
+            line = table.text and table.text.wrong_line(text)
+            complaint = f"{table.name}, line {line[0]}: {line[1]}" if line else None
         return InputError(complaint or f"{table.name}: cannot be read ({text.splitlines()[0]})")
 
     def _first_wrong(self, table: Table) -> str | None:
@@ -304,23 +332,6 @@ class Stage:
         if found is None:
             return None
         return table.complaint(int(found[0]), dict(zip(parts, found[1:], strict=True)))
-
-
-def _wrong_line(table: Table, text: str) -> str | None:
-    """What DuckDB's reader of text says of a line that it cannot cut into fields."""
-    if "invalid state" in text and table.text is not None and table.text.ends_differ():
-        return f"{table.name}: has mixed line ends, CRLF and LF; save it with one kind"
-    line = re.search(r"CSV Error on Line: (\d+)", text)
-    if line is None:
-        return None
-    reason = "cannot be read"
-    if fields := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text):
-        reason = f"{fields[2]} fields where {fields[1]} are expected"
-    elif "unicode" in text:
-        reason = "is not UTF-8 text"
-    elif "unterminated quote" in text:
-        reason = "a quote is not closed"
-    return f"{table.name}, line {line[1]}: {reason}"
 
 
 def _code_type(size: int) -> str:

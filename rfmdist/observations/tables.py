@@ -8,7 +8,8 @@ import pandas as pd
 
 from rfmdist.errors import InputError
 from rfmdist.observations.columns import MISSING, is_number
-from rfmdist.observations.sources import Table, read_files, read_sources
+from rfmdist.observations.relations import Table
+from rfmdist.observations.sources import read_files, read_sources
 from rfmdist.observations.staging import Stage
 
 
@@ -25,11 +26,10 @@ def read_table(
 
     Parameters
     ----------
-    source : str, Path or pandas.DataFrame
-        Delimited text (``.gz`` too), a Parquet file or a folder of them, or a frame.
+    source : str, Path, pandas.DataFrame or another library's table
+        A table of any kind that `rfmdist.ingest` takes.
     row, column, value : str or int, optional
-        Names of the columns, or their 1-based positions where there is no header. Left out: known names
-        (user, item, rating and the like), else the first three columns.
+        Names of the columns, or their 1-based positions where there is no header, as in `rfmdist.ingest`.
     delimiter : str, optional
         Of text files; found from the first lines when left out.
     pairs : bool, default False
@@ -59,7 +59,7 @@ def read_lines(source: Any, ids: str | int | None = None, delimiter: str | None 
     Parameters
     ----------
     source : str or Path
-        Delimited text with a header (``.gz`` too), a Parquet file or a folder of them.
+        Delimited text with a header, JSON lines, a Parquet file or a folder of them, a Feather file.
     ids : str or int, optional
         Name or 1-based position of the column of ids; the first when left out.
     delimiter : str, optional
