@@ -120,7 +120,10 @@ def rigid(passes: Projection, placed: Placed) -> bool:
     slope = passes.slope(placed)
     if not slope.size > 0:  # a block of zeros is fitted by any factor
         return False
-    metric = slope.grams + 1e-12 * slope.size * np.eye(slope.grams.shape[1])
+    rank, own = slope.grams.shape[1], np.trace(slope.grams, axis1=1, axis2=2)
+    # Columns without entries, and the rounding of those with large ones, are kept definite.
+    kept = 1e-12 * slope.size + 4 * rank * np.finfo(np.float64).eps * own
+    metric = slope.grams + kept[:, None, None] * np.eye(rank)
     inverse, error = np.linalg.inv(metric), _direction(placed.basis.factor, metric, slope.grams)
     typical = float(np.vdot(error, by_column(metric, error))) / error.size
     left = passes.curved(placed, error)

@@ -26,7 +26,7 @@ from rfmdist.features.recovered import RecoveredFeatures
 from rfmdist.kernels.threads import one_blas_thread
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets, Role
 from rfmdist.observations.components import Codes, connected
-from rfmdist.observations.kept import Entries
+from rfmdist.observations.kept import HELD_BYTES, Entries
 from rfmdist.observations.offsets import fit_offsets
 from rfmdist.observations.scales import Spread, measure
 from rfmdist.observations.store import Observations
@@ -194,7 +194,7 @@ class _Whole:
 
     def _batches(self, wanted: list[int]) -> Iterator[tuple[list[int], str | None]]:
         """Cut components into what memory holds at once; one that it does not hold goes to a folder of the fit's."""
-        most, batch, held = self.plan.kept_bytes // ENTRY_BYTES, list[int](), 0
+        most, batch, held = max(self.plan.kept_bytes, HELD_BYTES) // ENTRY_BYTES, list[int](), 0
         for component in wanted:
             entries = int(self.components.entries[component])
             if self.run.scratch is not None and entries > most:
