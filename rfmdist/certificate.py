@@ -6,7 +6,9 @@ flexible: its factor can be moved so that the fit does not change, to first orde
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -34,21 +36,29 @@ class Certificate:
     """Why a recovered matrix is the one that was observed.
 
     More entries are fitted than a matrix of its rank has degrees of freedom, and no matrix near it fits them as well.
+    Rows and columns that no chain of entries links say nothing of each other, so each connected component of the
+    observed entries has a certificate of its own. One that was seen in full, without noise, is what was seen.
 
     Attributes
     ----------
     certified : bool
-        Whether that is so. No test entry is used to tell.
+        Whether that is so of all that is predicted beyond what was observed. Of several components those that are
+        certified have at least half of the entries of those that could be; what was not observed in others is NaN.
+        No test entry is used to tell.
     rank : int
-        Rank of the recovered matrix; of the search's features where nothing is certified.
+        Rank of the recovered matrix; of the search's features where nothing is certified. 0 of what was seen in full
+        and is of no low rank. Of several components the greatest.
     entries, freedom : int
-        Entries of the fitted block, and the degrees of freedom of a matrix of its size and rank.
+        Entries of the fitted block, and the degrees of freedom of a matrix of its size and rank. Of several
+        components, here and below, the sums over those that are certified.
     residual : float
-        Root of the share of the values' squares that the fit leaves there.
+        Root of the share of the values' squares that the fit leaves there; of several components the greatest.
     rows, columns : int
         The block's size.
     held_out : float
         With noise: error on the validation entries, in the values' units; NaN where none is scored.
+    components : tuple of Certificate
+        That of each connected component, those of most entries first. Empty in these.
     """
 
     certified: bool
@@ -59,13 +69,35 @@ class Certificate:
     rows: int = 0
     columns: int = 0
     held_out: float = float("nan")
+    components: tuple[Certificate, ...] = ()
+
+    @classmethod
+    def of(cls, components: Sequence[Certificate], certified: bool) -> Self:
+        """Return that of a matrix, given those of its components, and whether what is predicted is certified."""
+        told = [each for each in components if each.certified] or components
+        return cls(
+            certified,
+            rank=max(each.rank for each in told),
+            entries=sum(each.entries for each in told),
+            freedom=sum(each.freedom for each in told),
+            residual=max(each.residual for each in told),
+            rows=sum(each.rows for each in told),
+            columns=sum(each.columns for each in told),
+            held_out=components[0].held_out if len(components) == 1 else float("nan"),
+            components=tuple(components),
+        )
 
     def __str__(self) -> str:
         if not self.certified:
             return "not certified: no low-rank matrix was found that the entries determine"
+        sound = [each for each in self.components if each.certified]
+        parts = f"{len(sound):,} of {len(self.components):,} components, " if len(self.components) > 1 else ""
+        if not self.rank:
+            return f"certified: {parts}all {self.entries:,} entries were observed where rows and columns are linked"
+        ranks = f"rank {self.rank} fits" if len(sound) < 2 else f"of rank {self.rank} at most, fit"
         error = "" if np.isnan(self.held_out) else f", held-out RMSE {self.held_out:.2g}"
         return (
-            f"certified: rank {self.rank} fits {self.entries:,} entries of {self.rows:,} rows and {self.columns:,}"
+            f"certified: {parts}{ranks} {self.entries:,} entries of {self.rows:,} rows and {self.columns:,}"
             f" columns with {self.freedom:,} degrees of freedom, to {self.residual:.1e} of the values{error}"
         )
 
@@ -86,7 +118,12 @@ def rigid(passes: Projection, placed: Placed) -> bool:
     quotient by the P_q, which is 1 at most, to that direction's stiffness.
     """
     slope = passes.slope(placed)
-    metric = slope.grams + 1e-12 * slope.size * np.eye(slope.grams.shape[1])
+    if not slope.size > 0:  # a block of zeros is fitted by any factor
+        return False
+    rank, own = slope.grams.shape[1], np.trace(slope.grams, axis1=1, axis2=2)
+    # Columns without entries, and the rounding of those with large ones, are kept definite.
+    kept = 1e-12 * slope.size + 4 * rank * np.finfo(np.float64).eps * own
+    metric = slope.grams + kept[:, None, None] * np.eye(rank)
     inverse, error = np.linalg.inv(metric), _direction(placed.basis.factor, metric, slope.grams)
     typical = float(np.vdot(error, by_column(metric, error))) / error.size
     left = passes.curved(placed, error)

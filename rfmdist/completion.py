@@ -41,7 +41,8 @@ class Completion:
 
     With factored features a prediction is the low-rank part, intercept + offset + b_i · u_j.
 
-    A prediction is the model's at every entry, observed ones too: it does not repeat what was observed.
+    A prediction is the model's at every entry, observed ones too: it does not repeat what was observed. That of an
+    exact recovery (``noise=0``) does, and so tells what was observed where nothing else is determined.
 
     Parameters
     ----------
@@ -83,8 +84,8 @@ class Completion:
         Returns
         -------
         float64 ndarray of the broadcast shape
-            In the values' own units, clipped to their scale where there is one. NaN in rows and columns that the
-            observations do not determine, where an exact recovery told.
+            In the values' own units, clipped to their scale where there is one. After a recovery NaN in rows and
+            columns that the observations do not determine, and between those that no chain of entries links.
 
         Raises
         ------

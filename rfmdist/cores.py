@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from rfmdist.engine import elimination as work
 from rfmdist.engine.elimination import OUT, Block, Counts, Floats
-from rfmdist.features.factored import PIVOT, FactoredFeatures
 from rfmdist.features.protocol import Partial
+from rfmdist.features.recovered import PIVOT, RecoveredFeatures
 from rfmdist.kernels.projection import solve_columns
 from rfmdist.observations.targets import Targets
 from rfmdist.projection import Placed, Projection, orthonormal, symmetric
@@ -29,6 +29,16 @@ MARGIN, LEAST = 0.02, 20
 block of 164 entries with 153 degrees of freedom was fitted to 1e-6 by a wrong matrix."""
 
 
+def freedom(rows: int, columns: int, rank: int) -> int:
+    """Degrees of freedom of a matrix of that size and rank."""
+    return rank * (rows + columns - rank)
+
+
+def exceeds(entries: int, freedom: int, rank: int) -> bool:
+    """Whether so many entries are enough for an exact fit of that rank to mean something."""
+    return entries - freedom > max(MARGIN * freedom, LEAST, 2 * rank)
+
+
 class Core(NamedTuple):
     """Rows (m,) and columns (n,) of a block, and the number of its entries."""
 
@@ -38,11 +48,16 @@ class Core(NamedTuple):
 
     def freedom(self, rank: int) -> int:
         """Degrees of freedom of a matrix of that rank in the block."""
-        return rank * (int(np.count_nonzero(self.rows)) + int(np.count_nonzero(self.columns)) - rank)
+        return freedom(int(np.count_nonzero(self.rows)), int(np.count_nonzero(self.columns)), rank)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every entry of the block is there."""
+        return self.entries == int(np.count_nonzero(self.rows)) * int(np.count_nonzero(self.columns))
 
     def exceeds(self, rank: int) -> bool:
         """Whether the entries are enough for an exact fit of that rank to mean something."""
-        return self.entries - self.freedom(rank) > max(MARGIN * self.freedom(rank), LEAST, 2 * rank)
+        return exceeds(self.entries, self.freedom(rank), rank)
 
 
 def core(passes: Projection, targets: Any, within: Core, least: int) -> Core:
@@ -81,9 +96,9 @@ def all_rows(passes: Projection, placed: Placed) -> Floats:
     return _joined(passes.over(work.solved_rows, *placed.shared))
 
 
-def determined_rows(passes: Projection, targets: Any, features: FactoredFeatures, spare: int = 0) -> Mask:
+def determined_rows(passes: Projection, targets: Any, features: RecoveredFeatures, spare: int = 0) -> Mask:
     """Return which rows the features determine, with ``spare`` entries more than the rank, bool (m,)."""
-    return _joined(passes.over(work.determined, targets, passes.publish(features), spare))
+    return np.asarray(_joined(passes.over(work.determined, targets, passes.publish(features), spare)) > 0)
 
 
 def extended(
@@ -118,12 +133,17 @@ def extended(
             reached, found = _solved_columns(passes, known, beyond, counts.by_column)
             factor[reached], columns[reached] = found, level
         there = columns < OUT
-        features = FactoredFeatures(factor, np.zeros(len(factor)), determined=there)
-        more = (rows < 0) & determined_rows(passes, shared, features, spare)
+        more = (rows < 0) & determined_rows(passes, shared, one_component(factor, there), spare)
         rows[more] = level
         if not more.any():
             break
     return orthonormal(factor), there
+
+
+def one_component(factor: Floats, columns: Mask) -> RecoveredFeatures:
+    """Return features of the factor U (n, r) in which the other columns are not determined."""
+    number = columns.astype(np.int32)
+    return RecoveredFeatures(factor, np.zeros(len(factor)), components=number, ranks=(0, factor.shape[1]), exact=False)
 
 
 def _pinned(passes: Projection, shared: Any, placed: Placed, inside: Core) -> Mask:

@@ -132,7 +132,8 @@ class LinRFM(Estimator):
         Standard deviation of the noise in the values, in their own units. With a number the matrix is taken to be of
         low rank, whatever the rank is, and recovered: from 1.05 to 1.2 times as many entries as it has degrees of
         freedom if there is no noise. 0 says that values are exact: no validation entries are needed, those there are
-        are fitted too, and ``certificate_`` tells whether the matrix is determined. More than 0: validation entries
+        are fitted too, what was observed is predicted as it was, and ``certificate_`` tells whether the matrix is
+        determined. Rows and columns that no chain of entries links are recovered apart. More than 0: validation entries
         tell. Solves are then in float64 whatever ``dtype`` is, ``rank`` bounds the rank, and no offsets are taken off
         but stored ones: row and column means add at most 2 to the rank. "auto" lets a trial tell; where it finds no
         noise, and no offsets of rows or columns are fitted, recovery is tried too and the lower validation error kept.
@@ -167,10 +168,12 @@ class LinRFM(Estimator):
     extras_ : Extras
         Weights of the additions: ``indicators``, ``ridge_by_count``, ``row_scale``, ``side_weight``; 0 is off.
     certificate_ : Certificate or None
-        Of a recovery: whether the matrix is determined by what was observed, and why; None after any other fit.
+        Of a recovery: whether the matrix is determined by what was observed, and why; None after any other fit. Its
+        ``components`` tell the same of each connected component of the observed entries.
     determined_rows_, determined_columns_ : bool ndarray of shape (m,) and (n,), or None
-        Of a recovery: the rows and columns that the entries determine; predictions elsewhere are NaN. None of them is
-        if nothing was certified: predictions are then a guess.
+        Of a recovery: the rows and columns that the entries determine. Elsewhere, and between components, predictions
+        are NaN, but for what was observed, which without noise is predicted as it was. If the certificate is not
+        given, predictions in rows and columns that are not determined are a guess.
     n_features_in_ : int
         Columns n.
     plan_ : Plan

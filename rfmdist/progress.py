@@ -42,7 +42,8 @@ class Iteration:
         What the workers of a cluster sent, as Dask counts it, and was sent to them; and what was read from files, be it
         from the disk or the system's cache.
     completion : Completion or None
-        The completed matrix at this iteration, for callbacks; None in ``history_``, which would hold every P.
+        The completed matrix at this iteration, for callbacks; None in ``history_``, which would hold every P. Of a
+        recovery by components that of the one at hand, with the ids of its rows and columns.
     """
 
     stage: str

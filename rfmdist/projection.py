@@ -141,7 +141,7 @@ class Projection:
         squares, steps, began = [now.squares], 0, time.perf_counter()
 
         def ended(why: Literal["fit", "stall", "told"]) -> Descent:
-            left = now.squares / power
+            left = now.squares / power if power else 0.0
             why = "fit" if why == "stall" and left < goal.limit else why
             return Descent(now.placed, left, self.passes - first, why)
 
@@ -207,6 +207,8 @@ class Projection:
         """Solve (H + mu c I) D = G to a tenth, by conjugate gradients; None where the gradient is nothing."""
         right, shift = slope.right, damping * slope.size
         rank = right.shape[1]
+        if not slope.size > 0:  # rows are all 0: no factor fits better
+            return None
         # The last part keeps columns without entries, whose blocks are 0, invertible.
         inverse = np.linalg.inv(slope.grams + (damping + 1e-12) * slope.size * np.eye(rank))
         found, left = np.zeros_like(right), right.copy()

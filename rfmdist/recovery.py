@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from rfmdist.certificate import Certificate, even, rigid
 from rfmdist.completion import Completion
-from rfmdist.cores import Core, all_rows, cores, counted, determined_rows, extended
-from rfmdist.engine import work
+from rfmdist.cores import Core, all_rows, cores, counted, determined_rows, extended, one_component
+from rfmdist.engine import elimination, work
 from rfmdist.engine.elimination import Basis, Block, Floats
 from rfmdist.engine.groups import FACTORED_ENTRIES, equal_groups
 from rfmdist.engine.plan import Plan
@@ -29,7 +29,7 @@ from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.protocol import Scores, Step
 from rfmdist.observations.targets import Targets
 from rfmdist.progress import Iteration
-from rfmdist.projection import CERTIFIED, PASSES, RIDGE, Descent, Goal, Placed, Projection, leverage
+from rfmdist.projection import CERTIFIED, EXACT, PASSES, RIDGE, Descent, Goal, Placed, Projection, leverage, orthonormal
 from rfmdist.spectrum import Gaps
 
 if TYPE_CHECKING:
@@ -135,6 +135,27 @@ class Recovery:
     def release(self) -> None:
         """Let the kept blocks go."""
         self.targets.release()
+
+    # ---- what was seen in full ------------------------------------------------------------------------------------
+
+    def seen(self) -> Recovered:
+        """Return a matrix without noise of which every entry is fitted: it is what it is, of whatever rank.
+
+        Its rows' space shows in their product with random numbers. Where it is of low rank, rows to come are solved.
+        """
+        rows, columns = self.whole.rows, self.whole.columns
+        most = self._caps()[1] // 2
+        width = min(most + 1, int(rows.sum()), int(columns.sum()))
+        drawn = self.passes.over(elimination.sketch, self.side.published, width)
+        basis, singular, _ = np.linalg.svd(drawn, full_matrices=False)
+        left = np.cumsum(singular[::-1] ** 2)[::-1]
+        rank = int(np.count_nonzero(left > EXACT * left[0]))
+        if rank > most or not self.whole.exceeds(rank):
+            rank = 0
+        factor, sizes = orthonormal(basis[:, :rank]), (int(rows.sum()), int(columns.sum()))
+        certificate = Certificate(True, rank, self.whole.entries, self.whole.freedom(rank), 0.0, *sizes)
+        completion = self._completion(one_component(factor, columns), Step(RIDGE, 0.0))
+        return Recovered(completion, certificate, factor, rows, columns, self.steps)
 
     # ---- the search ---------------------------------------------------------------------------------------------
 
@@ -263,7 +284,7 @@ class Recovery:
         if not self.noise and not even(self.passes, placed):
             return None
         factor, columns = self._extended(placed, inside, spare=0)
-        features = _features(factor, columns)
+        features = one_component(factor, columns)
         rows = determined_rows(self.passes, self.side.published, features)
         completion = self._completion(features, Step(ridge, 0.0))
         return Recovered(completion, certificate, factor, rows, columns, self.steps)
@@ -333,7 +354,7 @@ class Recovery:
 
     def _held_out(self, factor: Floats, columns: Mask, ridge: float) -> Scores:
         """Scores of the validation entries that the fit determines."""
-        shared = self.side.published, self.run.publish(_features(factor, columns)), Step(ridge, 0.0)
+        shared = self.side.published, self.run.publish(one_component(factor, columns)), Step(ridge, 0.0)
         found: Scores = self.run.reduce(work.score, self.side.groups, *shared)
         return found
 
@@ -353,8 +374,3 @@ class Recovery:
 
     def _completion(self, features: FactoredFeatures, step: Step) -> Completion:
         return Completion(replace(self.targets, keep_bytes=0), features, step)
-
-
-def _features(factor: Floats, columns: Mask) -> FactoredFeatures:
-    """Features of a finished factor, in which the other columns are not determined."""
-    return FactoredFeatures(factor, np.zeros(len(factor)), determined=columns)

@@ -14,6 +14,7 @@ from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.mean import MeanFeatures
 from rfmdist.features.protocol import Features, Step
+from rfmdist.features.recovered import RecoveredFeatures
 from rfmdist.observations.additions import EXTRAS
 from rfmdist.observations.blocks import Offsets, Role
 from rfmdist.observations.layout import create_matrix
@@ -130,11 +131,11 @@ def _write_features(root: zarr.Group, features: Features, mark: str = "") -> dic
     varm: Any = root["varm"]
     create_matrix(varm, f"features{mark}", features.factor)
     create_matrix(varm, f"offsets{mark}", features.offsets[:, None])
-    if features.determined is not None:
-        create_matrix(varm, "determined", features.determined[:, None].astype(np.float32))
     shrinkage = [None if np.isinf(pull) else pull for pull in features.shrinkage]
     settings = {"kind": "factored", "rank": features.rank, "floor": features.floor, "shrinkage": shrinkage}
-    settings["determined"] = features.determined is not None
+    if isinstance(features, RecoveredFeatures):
+        create_matrix(varm, "determined", features.components[:, None].astype(np.float64))
+        settings |= {"kind": "recovered", "ranks": list(features.ranks), "exact": features.exact}
     if isinstance(features, AugmentedFeatures):
         columns, rows = features.margins
         create_matrix(varm, f"counts{mark}", columns.counts[:, None])
@@ -157,10 +158,14 @@ def _read_features(observations: Observations, kept: dict[str, Any], mark: str =
     factor = observations.read_floats(f"varm/features{mark}", (n, None))
     offsets = observations.read_floats(f"varm/offsets{mark}", (n, 1))[:, 0]
     row, column = (np.inf if pull is None else float(pull) for pull in kept["shrinkage"])
-    determined = None
-    if kept.get("determined"):
-        determined = observations.read_floats("varm/determined", (n, 1))[:, 0] > 0
-    plain = FactoredFeatures(factor, offsets, (row, column), float(kept["floor"]), determined)
+    plain = FactoredFeatures(factor, offsets, (row, column), float(kept["floor"]))
+    if kept["kind"] == "recovered" or kept.get("determined"):  # the latter is how one component was marked once
+        components = observations.read_floats("varm/determined", (n, 1))[:, 0].astype(np.int32)
+        ranks = tuple(map(int, kept.get("ranks", (0, plain.rank))))
+        if components.size and not 0 <= components.min() <= components.max() < len(ranks):
+            raise StoreError(f"{observations.name}: varm/determined is damaged; restore it from a copy or fit again")
+        exact = bool(kept.get("exact", False))
+        return RecoveredFeatures(factor, offsets, plain.shrinkage, components=components, ranks=ranks, exact=exact)
     if kept["kind"] == "factored":
         return plain
     counts = observations.read_floats(f"varm/counts{mark}", (n, 1))[:, 0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.power import spans
 from rfmdist.features.protocol import Features
+from rfmdist.features.recovered import RecoveredFeatures
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.kernels.topk import keep_greatest
 from rfmdist.observations.blocks import RowBlock
@@ -92,7 +93,7 @@ def greatest_predictions(of: Completion, rows: Codes, k: int, exclude_observed: 
     n = of.shape[1]
     k = min(k, n)
     height = min(BLOCK_ROWS, KEPT_ENTRIES // max(k, 1))
-    if isinstance(of.features, DenseFeatures):
+    if isinstance(of.features, DenseFeatures | RecoveredFeatures):
         height = min(height, PANEL_ENTRIES // max(n, 1))
     for low, high in _by_block(of, rows, max(height, 1)):
         with all_threads() as threads:
@@ -107,16 +108,12 @@ def _greatest_of_block(of: Completion, rows: Codes, k: int, exclude_observed: bo
     if not exclude_observed:
         seen = seen.where(np.zeros(len(seen.indices), np.bool_))
     added = targets.offsets.columns / targets.unit
-    if isinstance(features, FactoredFeatures):
+    if _is_low_rank(features):
         added, dtype = added + features.offsets, features.factor.dtype
-        if features.determined is not None:
-            added = np.where(features.determined, added, -np.inf)
     else:
         dtype = targets.dtype
     tile, local = _score_tile(features, block, solution, threads), rows - block.start
     columns = _greatest(tile, added.astype(dtype), local, seen.indptr, seen.indices, k, threads)
-    if isinstance(features, FactoredFeatures):
-        columns[np.isnan(solution.intercepts[local])] = -1  # nothing is known of a row that is not determined
     found = columns >= 0
     codes = np.repeat(rows, found.sum(axis=1))
     wanted = _entries(block, codes, columns[found])
@@ -126,12 +123,17 @@ def _greatest_of_block(of: Completion, rows: Codes, k: int, exclude_observed: bo
 
 
 def _score_tile(features: Features, block: RowBlock, solution: Any, threads: Threads) -> Tile:
-    """Standardised predictions, less what all columns of a row share and their offsets."""
-    if isinstance(features, FactoredFeatures):
+    """Standardised predictions, less what all columns of a row share and their offsets; NaN is never the greatest."""
+    if _is_low_rank(features):
         solved, factor = solution.rows, features.factor
         return lambda rows, left, right: solved[rows] @ factor[left:right].T
     panel = features.complete(block, solution, threads)
     return lambda rows, left, right: panel[rows, left:right]
+
+
+def _is_low_rank(features: Features) -> TypeGuard[FactoredFeatures]:
+    """Whether a row's predictions are its coefficients times U', all of them."""
+    return isinstance(features, FactoredFeatures) and not isinstance(features, RecoveredFeatures)
 
 
 # ---- columns like a column ------------------------------------------------------------------------------------
@@ -156,6 +158,8 @@ def _similar_of_block(
     """Choose by cosines in the features' dtype, rank by cosines in float64; a column is not like itself."""
     nothing = np.where(sizes > 0, 0, -np.inf)
     tile, places = _cosine_tile(features, sizes, columns), np.arange(len(columns))
+    if isinstance(features, RecoveredFeatures):
+        tile = _within(tile, features.components, columns)
     pointers = np.arange(len(columns) + 1)
     dtype = features.factor.dtype if isinstance(features, FactoredFeatures) else features.matrix.dtype
     others = _greatest(tile, nothing.astype(dtype), places, pointers, columns, k, threads)
@@ -196,6 +200,16 @@ def _cosine_tile(features: DenseFeatures | FactoredFeatures, sizes: NDArray[np.f
     return lambda rows, left, right: (
         matrix[columns[rows], left:right] * (inverse[columns[rows], None] * inverse[left:right])
     )
+
+
+def _within(tile: Tile, components: NDArray[np.int32], columns: Codes) -> Tile:
+    """The same scores where two columns are of one component; no others are alike."""
+
+    def within(rows: Codes, left: int, right: int) -> NDArray[Any]:
+        same = components[columns[rows]][:, None] == components[left:right]
+        return np.where(same, tile(rows, left, right), -np.inf)
+
+    return within
 
 
 # ---- inside ---------------------------------------------------------------------------------------------------

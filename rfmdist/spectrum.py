@@ -39,7 +39,10 @@ class Gaps:
 
     def rank(self, singular: Floats, most: int) -> int:
         """Return the rank to try, given the features' singular values, descending; 0 for none yet."""
-        ratios = singular[:-1] ** 2 / np.maximum(singular[1:] ** 2, np.finfo(np.float64).tiny)
+        # Below the rounding of the largest, as the tail of a matrix that is nearly seen in full is, gaps are accidents.
+        rounding = len(singular) * np.finfo(np.float64).eps * singular[:1] ** 2
+        squares = np.maximum(singular**2, np.maximum(rounding, np.finfo(np.float64).tiny))
+        ratios = squares[:-1] / squares[1:]
         gaps = np.flatnonzero(ratios > GAP)
         if len(gaps) and (gaps[-1] >= most or ratios[gaps[-1]] <= CLEAR):  # the tail's own
             wide = np.flatnonzero(ratios[:most] > WIDE)

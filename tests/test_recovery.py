@@ -24,7 +24,7 @@ from rfmdist.engine.elimination import Block
 from rfmdist.engine.planner import make_plan
 from rfmdist.engine.run import InProcess
 from rfmdist.errors import InputError
-from rfmdist.features.factored import FactoredFeatures
+from rfmdist.features.recovered import RecoveredFeatures
 from rfmdist.kernels import projection as kernels
 from rfmdist.kernels.threads import Threads
 from rfmdist.lin_rfm import LinRFM
@@ -205,7 +205,8 @@ def test_what_determines_a_row(rng: np.random.Generator) -> None:
     factor = np.linalg.qr(rng.normal(size=(50, 3)))[0]
     factor[1] = 2 * factor[0]
     factor[9] = 0
-    features = FactoredFeatures(factor, np.zeros(50), determined=np.arange(50) != 9)
+    there = (np.arange(50) != 9).astype(np.int32)
+    features = RecoveredFeatures(factor, np.zeros(50), components=there, ranks=(0, 3), exact=False)
     values = np.full((5, 50), np.nan)
     for row, columns in enumerate([[2, 3, 4], [2, 3], [0, 1, 2], [0, 1, 2, 3], [2, 3, 9]]):
         values[row, columns] = 1.0
@@ -378,8 +379,8 @@ def test_blocks_that_meet_enough_are_certified() -> None:
 
 
 def test_what_is_not_determined_is_flagged(recovered: Any) -> None:
-    """Rows and columns without entries enough are masked, and predictions there are NaN; all others are right."""
-    model, matrix, _ = recovered
+    """Rows and columns without entries enough are masked, and told is there what was observed; all others are right."""
+    model, matrix, mask = recovered
     rows, columns, found = model.determined_rows_, model.determined_columns_, completed(model)
     assert rows.shape == (120,)
     assert columns.shape == (90,)
@@ -387,19 +388,23 @@ def test_what_is_not_determined_is_flagged(recovered: Any) -> None:
     assert not columns[11]
     assert rows.mean() > 0.9
     assert columns.mean() > 0.9
-    assert np.array_equal(np.isnan(found), ~(rows[:, None] & columns))
+    assert np.array_equal(np.isnan(found), ~(rows[:, None] & columns) & ~mask)
+    assert np.allclose(found[mask], matrix[mask], rtol=1e-12, atol=0)
     assert error(model, matrix) < 1e-6
     assert np.array_equal(model.predict([5, 0, 0], [3, 11, 3]), [np.nan, np.nan, found[0, 3]], equal_nan=True)
 
 
 def test_it_is_neither_recommended_nor_similar_nor_scored(recovered: Any) -> None:
-    """Rankings leave such rows and columns out; a score counts only what was predicted."""
+    """Rankings leave out all but what was observed there; a score counts only what was predicted."""
     model, matrix, _ = recovered
+    there = ~np.isnan(completed(model))
     completion = model.completion_
     named = completion.recommend(k=90, exclude_observed=False, codes=True)
-    assert set(named["row"]) == set(np.flatnonzero(model.determined_rows_))
-    assert set(named["column"]) == set(np.flatnonzero(model.determined_columns_))
+    assert sorted(zip(named["row"], named["column"], strict=True)) == list(zip(*np.nonzero(there), strict=True))
     assert np.isfinite(named["prediction"]).all()
+    unseen = completion.recommend(k=90, codes=True)
+    assert set(unseen["row"]) <= set(np.flatnonzero(model.determined_rows_))
+    assert set(unseen["column"]) <= set(np.flatnonzero(model.determined_columns_))
     assert 11 not in completion.similar([0, 11], k=90, codes=True)[["column", "similar"]].to_numpy()
     scores = completion.score([5, 0, 0], [3, 11, 3], matrix[[5, 0, 0], [3, 11, 3]], codes=True)
     assert scores.count == 1
@@ -418,7 +423,8 @@ def test_it_survives_saving_and_folding_in(recovered: Any, tmp_path: Path) -> No
     new[2, np.flatnonzero(model.determined_columns_)[:2]] = True
     new[2, 11] = True
     folded = opened.fold_in(sp.coo_array((matrix[:4][new], np.nonzero(new)), new.shape)).predict_block().compute()
-    assert np.array_equal(~np.isnan(folded).all(axis=1), [True, True, False, False])
+    assert np.array_equal((~np.isnan(folded) & ~new).any(axis=1), [True, True, False, False])
+    assert np.allclose(folded[new], matrix[:4][new], rtol=1e-12, atol=0)
     assert np.nanmax(np.abs(folded - matrix[:4])) < 1e-2
 
 
@@ -480,14 +486,18 @@ def client() -> Iterator[Client]:
 
 @pytest.mark.usefixtures("many_groups")
 def test_same_bits_on_a_cluster(client: Client, tmp_path: Path) -> None:
-    """Several groups give in process and on 2 workers the same bits, and blocks read anew each time do too."""
-    observations = observe(*problem(60, 50, 2, 1.8, 0), tmp_path / "small.zarr")
-    here, there = (LinRFM(noise=0).fit(observations, client=where) for where in (None, client))
-    assert here.certificate_.certified
-    assert repr(here.certificate_) == repr(there.certificate_)
-    assert np.array_equal(here.completion_.features.factor, there.completion_.features.factor)
-    assert np.array_equal(here.determined_rows_, there.determined_rows_)
-    assert np.array_equal(completed(here), completed(there), equal_nan=True)
+    """Several groups give in process and on 2 workers the same bits, of one component and of two."""
+    matrix, mask = problem(60, 50, 2, 1.8, 0)
+    full, seen = np.block([[matrix, np.zeros((60, 9))], [np.zeros((8, 50)), np.ones((8, 9))]]), np.zeros((68, 59), bool)
+    seen[:60, :50], seen[60:, 50:] = mask, True
+    for name, given in (("one", (matrix, mask)), ("two", (full, seen))):
+        observations = observe(*given, tmp_path / f"{name}.zarr")
+        here, there = (LinRFM(noise=0).fit(observations, client=where) for where in (None, client))
+        assert here.certificate_.certified
+        assert repr(here.certificate_) == repr(there.certificate_)
+        assert np.array_equal(here.completion_.features.factor, there.completion_.features.factor)
+        assert np.array_equal(here.determined_rows_, there.determined_rows_)
+        assert np.array_equal(completed(here), completed(there), equal_nan=True)
 
 
 @pytest.mark.usefixtures("many_groups")
@@ -543,17 +553,25 @@ def test_what_cannot_be_is_refused(rng: np.random.Generator, parameters: Any, me
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1), (3, 4)])
 def test_tiny_matrices(shape: tuple[int, int]) -> None:
-    """What is too small to tell anything is not certified, and nothing fails."""
-    rng = np.random.default_rng(0)
-    with pytest.warns(UserWarning, match="could be certified"):
-        model = LinRFM(noise=0).fit(oracles.as_sparse(rng.normal(size=shape)))
-    assert not model.certificate_.certified
+    """What is seen in full is certified as it is; with an entry less, if it is linked at all, nothing is."""
+    values = np.random.default_rng(0).normal(size=shape)
+    model = LinRFM(noise=0).fit(oracles.as_sparse(values))
+    assert model.certificate_.certified
+    assert str(model.certificate_).startswith(f"certified: all {values.size} entries were observed")
+    assert np.allclose(completed(model), values, rtol=1e-12, atol=0)
+    if min(shape) > 1:
+        values[0, 0] = np.nan
+        with pytest.warns(UserWarning, match="could be certified"):
+            assert not LinRFM(noise=0).fit(oracles.as_sparse(values)).certificate_.certified
 
 
 def test_a_matrix_of_zeros() -> None:
-    """Nothing but zeros has no rank to be found: not certified, and completed with zeros."""
+    """Nothing but zeros has no rank to be found: it is not searched, not certified, and completed with zeros."""
+    zeros = np.zeros((20, 15))
+    zeros[2, 3] = np.nan
     with pytest.warns(UserWarning, match="could be certified"):
-        model = LinRFM(noise=0, max_iter=20).fit(oracles.as_sparse(np.zeros((20, 15))))
+        model = LinRFM(noise=0).fit(oracles.as_sparse(zeros))
+    assert model.history_ == []
     assert np.array_equal(completed(model), np.zeros((20, 15)))
 
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.power import spans
 from rfmdist.features.protocol import Partial
+from rfmdist.features.recovered import RecoveredFeatures
 from rfmdist.kernels import projection as kernels
 from rfmdist.kernels.threads import Threads
 from rfmdist.observations.blocks import RowBlock
@@ -205,6 +205,16 @@ def solved_rows(group: Group, block: Block, basis: Basis, threads: Threads) -> P
     return Partial(rows=[(solved.rows,) for _, solved in basis.parts(group, block, threads)])
 
 
+def sketch(group: Group, targets: Targets, width: int, threads: Threads) -> Floats:
+    """Return Σ y_i w_i', (n, width), with w_i random normal numbers: of all rows y_i it spans what these span."""
+    total = np.zeros((targets.observations.shape[1], width))
+    for start, stop in targets.observations.ranges(group):
+        block, _ = targets.read(start, stop)
+        drawn = np.random.default_rng(start).standard_normal((stop - start, width))
+        _scatter(block, block.values, drawn, total, threads)
+    return total
+
+
 def count(
     group: Group, targets: Targets, rows: NDArray[np.bool_], columns: NDArray[np.bool_], threads: Threads
 ) -> Partial:
@@ -218,8 +228,8 @@ def count(
     return total
 
 
-def determined(group: Group, targets: Targets, features: FactoredFeatures, spare: int, threads: Threads) -> Partial:
-    """Return which rows `FactoredFeatures.determines`, in their order."""
+def determined(group: Group, targets: Targets, features: RecoveredFeatures, spare: int, threads: Threads) -> Partial:
+    """Return what `RecoveredFeatures.determines` of the rows, in their order."""
     total = Partial()
     for start, stop in targets.observations.ranges(group):
         block, _ = targets.read(start, stop)

@@ -23,7 +23,6 @@ from rfmdist.errors import SingularRowError
 from rfmdist.features.power import PanelMap, here, rational_power, spans
 from rfmdist.features.protocol import Partial, Step
 from rfmdist.kernels import factored as kernels
-from rfmdist.kernels.projection import row_pivots
 from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.observations.blocks import RowBlock
 from rfmdist.observations.scratch import Filed, combine, resident
@@ -40,10 +39,6 @@ CROSS_PANEL_BYTES, CROSS_PANELS = 1 << 18, (16, 64)
 """A panel of R'B stays in a core's cache; at least 16 share the work among threads, more than 64 only cost."""
 TALL = 1 << 12
 """Rows of a tall array that are multiplied at once: in float64 a core's cache holds them at rank 32."""
-PIVOT = 1e-4
-"""Least pivot of a row's or column's system, in units of a typical one's, that still determines it: errors of the
-features grow at most a hundredfold in it. Of 500 × 500, rank 5, at 1.4 and 1.1 times the degrees of freedom it flags
-0.5 and 3.7 % of the matrix; 1e-6 flags as many and lets errors of 20 % pass, 1e-3 flags a tenth more for nothing."""
 
 
 class Solution(NamedTuple):
@@ -69,16 +64,12 @@ class FactoredFeatures:
         intercept is fitted, or the offsets stay as they are.
     floor : float
         What stands for the part of the spectrum that U leaves out.
-    determined : bool ndarray of shape (n,) or None
-        Columns that the observations determine, where an exact recovery told: predictions in the others, whose rows
-        of U are 0, and in rows that these do not determine are NaN. None where nothing is told.
     """
 
     factor: NDArray[Any]
     offsets: NDArray[Any]
     shrinkage: tuple[float, float] = (np.inf, np.inf)
     floor: float = 0.0
-    determined: NDArray[np.bool_] | None = None
 
     @classmethod
     def start(
@@ -118,8 +109,7 @@ class FactoredFeatures:
     def solve(self, block: RowBlock, step: Step, threads: Threads) -> Solution:
         """Solve (U_O'U_O + δ I) b = U_O'(y - intercept) for each row, δ = ridge + floor.
 
-        y are the values less the columns' offsets; row and intercept are fitted together, exactly. The intercept of
-        a row that is not determined is NaN, and with it what is predicted there.
+        y are the values less the columns' offsets; row and intercept are fitted together, exactly.
 
         Raises
         ------
@@ -151,25 +141,7 @@ class FactoredFeatures:
                     f" {self.factor.dtype.name}; raise ridge or floor"
                     + (", or use dtype='float64'" if self.factor.dtype == np.float32 else "")
                 )
-        if self.determined is not None:
-            solution.intercepts[~self.determines(block, threads)] = np.nan
         return solution
-
-    def determines(self, block: RowBlock, threads: Threads, spare: int = 0) -> NDArray[np.bool_]:
-        """Tell which rows have at least rank + ``spare`` entries in determined columns, and in all directions.
-
-        Returns
-        -------
-        bool ndarray of shape (rows,)
-            All true where no column is told not to be determined.
-        """
-        rows = block.stop - block.start
-        if self.determined is None:
-            return np.ones(rows, np.bool_)
-        pivots, counts = np.empty(rows), np.empty(rows, np.int64)
-        data = block.indptr, block.indices, self.factor, self.determined, self._typical
-        threads.map(lambda a, b: row_pivots(*data, a, b, pivots, counts), row_pieces(block, threads))
-        return (counts >= self.rank + spare) & (pivots > PIVOT)
 
     def accumulate(self, partial: Partial, block: RowBlock, solution: Solution, step: Step, threads: Threads) -> None:
         """Add the block's B'B and R'B; where features cross, append its rows of Z Q / √n.
@@ -191,8 +163,6 @@ class FactoredFeatures:
         out = np.empty(len(wanted.indices))
         data = solution.rows, solution.intercepts, self.factor, self.offsets, wanted.indptr, wanted.indices
         threads.map(lambda first, last: kernels.predict_entries(*data, first, last, out), row_pieces(wanted, threads))
-        if self.determined is not None:
-            out[~self.determined[wanted.indices]] = np.nan
         return out
 
     def complete(self, block: RowBlock, solution: Solution, threads: Threads) -> NDArray[Any]:
@@ -200,8 +170,6 @@ class FactoredFeatures:
         completed = solution.rows @ self.factor.T
         completed += self.offsets
         completed += solution.intercepts[:, None]
-        if self.determined is not None:
-            completed[:, ~self.determined] = np.nan
         return np.asarray(completed)
 
     # ---- the update -------------------------------------------------------------------------------------------
@@ -311,12 +279,6 @@ class FactoredFeatures:
     def _sum_across(self, partial: Partial, block: RowBlock, rows: tuple[NDArray[Any], ...]) -> None:
         """Sum over the block's rows of the other side's features what their update asks of all of them."""
         partial.sums["across"] += tall_gram(rows[0], rows[0])
-
-    @cached_property
-    def _typical(self) -> NDArray[np.float64]:
-        """Mean square of each column of U over the determined columns of the matrix, (r,)."""
-        assert self.determined is not None
-        return np.asarray(np.diag(self.gram) / max(int(np.count_nonzero(self.determined)), 1))
 
     def _weight(self, step: Step) -> float:
         """The weight w δ of Z's sparse part in units of the dual coefficients: ω ridge + floor."""
@@ -442,12 +404,25 @@ def _root(gram: Square, dtype: np.dtype[Any]) -> Square:
 
     Scaled to a unit diagonal first, so that a small direction is as well known as a large one; directions below
     the rounding are damped rather than blown up.
+
+    Raises
+    ------
+    SingularRowError
+        If the features left the dtype's range.
     """
-    size = np.sqrt(np.diag(gram))
-    size[size == 0] = 1
-    unit = gram / np.outer(size, size)
-    unit.flat[:: len(gram) + 1] += 4 * len(gram) * np.finfo(dtype).eps
-    return size[:, None] * np.linalg.cholesky(unit)
+    if not np.isfinite(gram).all():
+        raise SingularRowError(f"the features left the range of {dtype.name}: raise ridge or floor")
+    raised, rounding = 0.0, 4 * len(gram) * np.finfo(dtype).eps
+    while True:
+        size = np.sqrt(np.maximum(np.diag(gram) + raised, 0))
+        size[size == 0] = 1
+        with np.errstate(all="ignore"):
+            unit = gram / np.outer(size, size)
+        unit.flat[:: len(gram) + 1] += raised / size**2 + rounding
+        try:
+            return np.asarray(size[:, None] * np.linalg.cholesky(unit))
+        except np.linalg.LinAlgError:  # small directions are lost in the rounding of large ones: raise them to it
+            raised = max(10 * raised, rounding * float(np.diag(gram).max()), float(np.finfo(np.float64).tiny))
 
 
 def _inverse_root(gram: Square, dtype: np.dtype[Any]) -> Square:

@@ -209,13 +209,13 @@ def count_entries(indptr: Array, indices: Array, rows: Array, columns: Array, by
 
 
 @kernel(fastmath={"contract", "reassoc"})
-def least_pivot(gram: Array, scale: Array, count: int) -> float:
-    """Least pivot of ``gram`` (r, r), lower triangle, in units of what ``count`` typical entries would sum to.
+def least_pivot(gram: Array, rank: int, scale: Array, count: int) -> float:
+    """Least pivot of the first ``rank`` directions of ``gram``, lower triangle, in units of ``count`` typical entries.
 
-    ``scale`` (r,) holds the typical entry's squares. A pivot is the squared distance of one direction from those
-    before it: near 1 where the entries pin all of them down, near 0 where one is hardly seen. ``gram`` is lost.
+    ``scale`` (rank or more,) holds the typical entry's squares. A pivot is the squared distance of one direction from
+    those before it: near 1 where the entries pin all of them down, near 0 where one is hardly seen. ``gram`` is lost.
     """
-    rank, least = len(gram), np.inf
+    least = np.inf
     for a in range(rank):
         for b in range(a + 1):
             size = count * np.sqrt(scale[a] * scale[b])
@@ -235,30 +235,46 @@ def row_pivots(
     indptr: Array,
     indices: Array,
     factor: Array,
-    columns: Array,
-    scale: Array,
+    components: Array,
+    ranks: Array,
+    scales: Array,
     first: int,
     last: int,
     pivots: Array,
     counts: Array,
+    own: Array,
 ) -> None:
-    """Write `least_pivot` of U_O'U_O of rows ``first`` to ``last``, and how many entries it has in ``columns`` (n,)."""
-    rank = factor.shape[1]
-    gram = np.zeros((rank, rank))
+    """Write of rows ``first`` to ``last`` the component, how many entries it has there, and their `least_pivot`.
+
+    A row's component is the one of most of its entries, of several the first; ``components`` (n,) are the columns',
+    0 for none. The pivot is that of U_O'U_O in the component's first ``ranks[component]`` columns of U, in units of
+    ``scales[component]``.
+    """
+    gram, tally = np.zeros((factor.shape[1], factor.shape[1])), np.zeros(len(ranks), np.int64)
     for i in range(first, last):
+        mine, count = 0, 0
+        for e in range(indptr[i], indptr[i + 1]):
+            c = components[np.uint64(indices[e])]
+            if c:
+                tally[c] += 1
+                if tally[c] > count or (tally[c] == count and c < mine):
+                    mine, count = c, tally[c]
+        for e in range(indptr[i], indptr[i + 1]):
+            tally[components[np.uint64(indices[e])]] = 0
+        rank = ranks[mine]
+        own[i], counts[i], pivots[i] = mine, count, 0.0
+        if mine == 0 or count < rank:
+            continue
         gram[:] = 0
-        count = 0
         for e in range(indptr[i], indptr[i + 1]):
             j = np.uint64(indices[e])
-            if not columns[j]:
+            if components[j] != mine:
                 continue
             row = factor[j]
-            count += 1
             for p in range(rank):
                 for q in range(p + 1):
                     gram[p, q] += np.float64(row[p]) * row[q]
-        counts[i] = count
-        pivots[i] = least_pivot(gram, scale, count) if count >= rank else 0.0
+        pivots[i] = least_pivot(gram, rank, scales[mine], count)
 
 
 @kernel
@@ -270,7 +286,7 @@ def solve_columns(
     work = np.zeros((rank, rank))
     for k in range(len(right)):
         work[:] = grams[k]
-        pivots[k] = least_pivot(work, scale, counts[k])
+        pivots[k] = least_pivot(work, rank, scale, counts[k])
         work[:] = grams[k]
         for p in range(rank):
             work[p, p] += ridge

@@ -297,3 +297,28 @@ def standardize(
             kept[end], standardized[end] = j, left / unit
             end += wanted[roles[e]]
         pointers[i + 1] = end
+
+
+# ---- components ---------------------------------------------------------------------------------------------
+
+
+@njit(nogil=True, cache=True)
+def link(least: Array, left: Array, right: Array) -> None:
+    """Join the sets of ``left[t]`` and ``right[t]`` for all t; ``least`` (n,) holds the least member of each one's set.
+
+    It is kept so in the end: sets that are the same are then told by the same numbers, however they came to be.
+    """
+    for t in range(len(left)):
+        a, b = np.int64(left[t]), np.int64(right[t])
+        while least[a] != a:
+            least[a] = least[least[a]]
+            a = least[a]
+        while least[b] != b:
+            least[b] = least[least[b]]
+            b = least[b]
+        if a < b:
+            least[b] = a
+        else:
+            least[a] = b
+    for j in range(len(least)):
+        least[j] = least[least[j]]
