@@ -21,6 +21,7 @@ from rfmdist.fitting import Fit
 from rfmdist.machine import hand_back_memory, steady_memory
 from rfmdist.observations.offsets import OffsetKind
 from rfmdist.observations.store import Observations
+from rfmdist.observations.targets import one_split
 from rfmdist.parameters import check_extras, check_parameters
 from rfmdist.planning import plan_here
 from rfmdist.progress import Iteration
@@ -255,7 +256,8 @@ class LinRFM(Estimator):
         Raises
         ------
         InputError
-            If a parameter is out of range, there are no training entries, or memory cannot hold the features.
+            If a parameter is out of range, there are no training entries, memory cannot hold the features, or another
+            split is stored meanwhile.
         StoreError
             If the store is damaged.
         """
@@ -271,8 +273,11 @@ class LinRFM(Estimator):
         self._tell_plan(observations)
         if self.verbose:
             print(f"choosing takes at most {self.choosing_bound:.1f} times as long as one fit", file=sys.stderr)
-        with executor(client, observations.scratch_folder(), self.plan_.stripe) as run:
-            fit = Fit(self, observations, self.plan_, run)
+        with (
+            one_split(observations) as check_split,
+            executor(client, observations.scratch_folder(), self.plan_.stripe) as run,
+        ):
+            fit = Fit(self, observations, self.plan_, run, check_split)
             self._check_counts(observations, fit.counts)
             found = Choice(fit).recover()
             if isinstance(found, Recovered):
