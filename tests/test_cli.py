@@ -308,6 +308,7 @@ class TestVerbs:
         assert pd.read_parquet("new.parquet")["row"].tolist() == ["1004", "1004", "u1", "u1"]
         assert run("recommend", "fitted.zarr", "u1", "--unknown", "skip").out == "none found\n"
 
+    @pytest.mark.filterwarnings("default::UserWarning")
     def test_split_leaves_out_entries_with_unknown_ids(self, here: Path, run: Run) -> None:
         """The other entries of the file are split, and how many were left out is told in one line."""
         known = pd.read_csv("ratings.csv").sample(50, random_state=0)
@@ -463,7 +464,7 @@ BAD: dict[str, tuple[Callable[[], None] | None, str | list[str], str]] = {
     "unknown test entry": (
         _write("new.csv", "user,item\n1000,f999\n"),
         "split store.zarr --test-file new.csv",
-        "new.csv, line 2: this entry is not in store.zarr",
+        "new.csv, line 2: the ids of this test entry are not in store.zarr",
     ),
     "fraction": (None, "split store.zarr --test 1.5", "test 1.5 is not a fraction"),
     "split in two ways": (None, "split store.zarr --test 0.1 --leave-out 2", "not both"),
@@ -543,8 +544,12 @@ BAD: dict[str, tuple[Callable[[], None] | None, str | list[str], str]] = {
         "row id 7 was not seen in fitting",
     ),
     "recommend in no known way": (None, "recommend fitted.zarr 7 --unknown guess", "unknown='guess' is not known: use"),
-    "predict in no known way": (None, "predict fitted.zarr ratings.csv -o o.csv --unknown guess", "unknown='guess' is"),
-    "score in no known way": (None, "score fitted.zarr ratings.csv --unknown guess", "unknown='guess' is not known"),
+    "predict in no known way": (
+        _write("new.csv", "user,item\n1000,f999\n"),
+        "predict fitted.zarr new.csv -o out.csv --unknown guess",
+        "unknown='guess' is not known",
+    ),
+    "score in no known way": (None, "score fitted.zarr --unknown guess", "unknown='guess' is not known"),
     "split in no known way": (None, "split store.zarr --unknown guess", "unknown='guess' is not known"),
     "recommend nothing": (None, "recommend fitted.zarr 1000 --k 0", "k=0 must be a whole number of at least 1"),
     "recommend over a file": (None, "recommend fitted.zarr -o ratings.csv", "ratings.csv: exists already"),

@@ -157,10 +157,11 @@ class _LeftOut:
         every = self._count == self._stage.entries
         if self._count and (every or self._unknown == "error"):
             some = f"all {self._count:,}" if every else f"{self._count:,} of {self._stage.entries:,}"
+            whose = "this test entry" if self._count == 1 else f"{some} test entries, this one the first,"
             mend = "" if every else ", or leave these out with unknown='skip'"
             raise InputError(
-                f"{self._stage.place(self._first)}: the ids of {some} test entries, this one the first, are not in"
-                f" {self._name}; ingest the test file together with the others{mend}"
+                f"{self._stage.place(self._first)}: the ids of {whose} are not in {self._name}; ingest the test file"
+                f" together with the others{mend}"
             )
 
     def tell(self) -> None:
