@@ -15,13 +15,17 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from rfmdist import serving
+from rfmdist.asking import entry_codes, row_codes, row_range
+from rfmdist.checks import check_whole
 from rfmdist.engine import work
 from rfmdist.engine.groups import equal_groups
 from rfmdist.engine.run import Executor, executor
 from rfmdist.errors import InputError
+from rfmdist.exporting import write_dense
 from rfmdist.features.protocol import Features, Scores, Step
-from rfmdist.observations.blocks import Offsets, Role
-from rfmdist.observations.offsets import row_offsets
+from rfmdist.folding import fold_in
+from rfmdist.observations.blocks import Role
+from rfmdist.observations.scales import LARGEST
 from rfmdist.observations.store import Observations
 from rfmdist.observations.targets import Targets
 from rfmdist.saving import read_completion, write_completion
@@ -29,6 +33,8 @@ from rfmdist.saving import read_completion, write_completion
 if TYPE_CHECKING:  # imported where they are used: a fit needs neither
     import dask.array as da
     import pandas as pd
+
+    from rfmdist.observations.unknown import Unknown
 
 Ids = Any
 RECOMMENDED = ("row", "rank", "column", "prediction")
@@ -71,7 +77,9 @@ class Completion:
 
     # ---- predictions ------------------------------------------------------------------------------------------
 
-    def predict(self, rows: Ids, columns: Ids, *, codes: bool = False) -> NDArray[np.float64]:
+    def predict(
+        self, rows: Ids, columns: Ids, *, codes: bool = False, unknown: Unknown = "offsets"
+    ) -> NDArray[np.float64]:
         """Predict single entries.
 
         Parameters
@@ -80,6 +88,11 @@ class Completion:
             The users' own ids, or codes.
         codes : bool, default False
             Whether codes are given: places 0, 1, ... in the store.
+        unknown : {"offsets", "nan", "error"}, default "offsets"
+            What entries get whose id was not seen in fitting (`is_cold` tells which they are). "offsets": what is known
+            without it, which is the best guess: in an unknown column the mean and the row's offset (its intercept,
+            where it is solved with one), in an unknown row the mean and the column's offset, in both the mean. An exact
+            recovery does not determine them: NaN. "nan": NaN. "error": all such ids are refused in one sentence.
 
         Returns
         -------
@@ -90,16 +103,34 @@ class Completion:
         Raises
         ------
         InputError
-            If an id or a code is not known, or the store was split anew after the fit.
+            If an id is not known and ``unknown`` is "error", a code is not, or the store was split anew after the fit.
         """
-        self.targets.check_split()
-        i = self._codes(rows, 0, codes)
-        j = self._codes(columns, 1, codes)
-        try:
-            i, j = np.broadcast_arrays(i, j)
-        except ValueError:
-            raise InputError(f"rows and columns must be of one length, not {i.size} and {j.size}") from None
-        return serving.predict(self, i.ravel(), j.ravel()).reshape(i.shape)
+        if unknown == "skip":
+            raise InputError(
+                "unknown='skip' would leave fewer predictions than entries; leave out those that is_cold tells, or take"
+                " unknown='nan'"
+            )
+        return self._predicted(rows, columns, codes, unknown)[0]
+
+    def is_cold(self, rows: Ids, columns: Ids) -> NDArray[np.bool_]:
+        """Tell which entries have a row or column id that was not seen in fitting.
+
+        Parameters
+        ----------
+        rows, columns : array_like, which broadcast
+            The users' own ids.
+
+        Returns
+        -------
+        bool ndarray of the broadcast shape
+
+        Raises
+        ------
+        InputError
+            If the shapes do not go together.
+        """
+        i, j = entry_codes(self.observations, rows, columns, codes=False, unknown="nan")
+        return (i < 0) | (j < 0)
 
     def predict_block(self, start: int = 0, stop: int | None = None) -> da.Array:
         """All columns of rows ``start`` to ``stop`` (codes), lazily.
@@ -109,19 +140,19 @@ class Completion:
         dask.array.Array of shape (stop - start, n)
             float64, one chunk a row block; nothing is computed until asked for. As with slices, a ``stop``
             beyond the last row means that row. NaN as in `predict`, whose numbers these are up to rounding.
+            `to_zarr` writes them.
 
         Raises
         ------
         InputError
-            If ``start`` is negative or beyond ``stop``, or the store was split anew after the fit.
+            If ``start`` is negative or beyond ``stop``, one is not a whole number, or the store was split anew after
+            the fit, which computing a block tells too.
         """
         import dask.array as da
         from dask.delayed import delayed
 
         self.targets.check_split()
-        n, last = self.shape[1], self.shape[0] if stop is None else min(stop, self.shape[0])
-        if not 0 <= start <= last:
-            raise InputError(f"rows {start} to {last} are not a range within 0 to {self.shape[0]}")
+        (start, last), n = row_range(self.shape[0], start, stop), self.shape[1]
         rows = max(1, work.DENSE_ENTRIES // max(n, 1))
         handle, meta = delayed(self, pure=False), np.empty((0, 0))
         blocks = [
@@ -130,6 +161,36 @@ class Completion:
         ]
         return da.concatenate(blocks) if blocks else da.zeros((0, n))
 
+    def to_zarr(self, path: str | Path, start: int = 0, stop: int | None = None, *, overwrite: bool = False) -> None:
+        """Write all columns of rows ``start`` to ``stop`` (codes) as one Zarr array; it appears when it is whole.
+
+        Blocks of rows are predicted and written on all cores, whole shards each, so that memory holds a shard a core,
+        however large the matrix is. ``zarr.open_array`` and ``dask.array.from_zarr`` open the array.
+
+        Parameters
+        ----------
+        path : str or Path
+            Where to write it; also a URL, as in `Observations.open`.
+        start, stop : int
+            As in `predict_block`; all rows when left out.
+        overwrite : bool, default False
+            Replace an array at ``path`` that this method wrote.
+
+        Raises
+        ------
+        InputError
+            If the range is none, ``path`` exists and may not be overwritten, or the store was split anew after the fit.
+        StoreError
+            If it cannot be written.
+
+        Notes
+        -----
+        The array has the numbers of `predict_block` in the dtype of the fit, float32 unless another was chosen, and
+        the shape (stop - start, n). What is read as infinite is a part that was lost.
+        """
+        self.targets.check_split()
+        write_dense(path, self, row_range(self.shape[0], start, stop), overwrite=overwrite)
+
     def score(
         self,
         rows: Ids = None,
@@ -137,46 +198,45 @@ class Completion:
         values: Any = None,
         *,
         codes: bool = False,
+        unknown: Unknown = "offsets",
         client: Any = None,
     ) -> Scores:
         """Score the stored test entries, or entries that are given.
 
         Parameters
         ----------
-        rows, columns, values : array_like of shape (entries,), optional
+        rows, columns, values : array_like of one shape, optional
             Entries by id (or code) and what was observed there; the stored test split when left out.
         codes : bool, default False
             Whether ``rows`` and ``columns`` are codes.
+        unknown : {"offsets", "nan", "skip", "error"}, default "offsets"
+            What is predicted for entries whose id was not seen in fitting, as in `predict`; those that "nan" and
+            "skip" have no prediction for are not scored.
         client : distributed.Client, optional
             Where to score the stored test split.
 
         Returns
         -------
         Scores
-            With ``rmse``, ``mae`` and ``count``, the number of entries scored: those without a prediction, in rows and
-            columns that are not determined, are left out.
+            With ``rmse``, ``mae`` and ``count``, the number of entries scored, and ``left_out``, of those without a
+            prediction, in rows and columns that are not determined. ``cold`` has the same of the entries whose id was
+            not seen in fitting alone; they are among the others.
 
         Raises
         ------
         InputError
-            If there are no entries to score, an id is not known, or the store was split anew after the fit.
+            If there are no entries to score, an id is not known and ``unknown`` is "error", or the store was split anew
+            after the fit.
         """
+        from rfmdist.observations.unknown import check_unknown
+
+        check_unknown(unknown)
         if any(given is not None for given in (rows, columns, values)):
-            wrong = InputError("rows, columns and values must be of one length, and the values finite numbers")
-            try:
-                observed = np.asarray(np.nan if values is None else values, np.float64)
-            except (TypeError, ValueError):
-                raise wrong from None
-            fits = np.shape(rows) == np.shape(columns) == observed.shape and observed.size > 0
-            if not fits or not np.isfinite(observed).all():
-                raise wrong
-            scores = Scores.of(self.predict(rows, columns, codes=codes), observed)
-            if not scores.count:
-                raise InputError("none of these entries is determined by what was observed: there is nothing to score")
-            return scores
+            return self._score_given(rows, columns, values, codes, unknown)
         self.targets.check_split()
         with executor(client) as run:
             scores = self.score_role(Role.TEST, run)
+        self.targets.check_split()  # meanwhile the entries for test may have become others
         if not scores.count:
             raise InputError(
                 f"{self.observations.name}: no test entries are stored, or none that is determined; split before"
@@ -194,7 +254,13 @@ class Completion:
     # ---- rankings ---------------------------------------------------------------------------------------------
 
     def recommend(
-        self, rows: Ids = None, k: int = 10, *, exclude_observed: bool = True, codes: bool = False
+        self,
+        rows: Ids = None,
+        k: int = 10,
+        *,
+        exclude_observed: bool = True,
+        codes: bool = False,
+        unknown: Unknown = "offsets",
     ) -> pd.DataFrame:
         """Return the ``k`` columns of greatest prediction for each row.
 
@@ -208,6 +274,9 @@ class Completion:
             Leave out the columns that were observed in the row at all, whether for training, validation or test.
         codes : bool, default False
             Whether codes are given and returned.
+        unknown : {"offsets", "nan", "skip", "error"}, default "offsets"
+            What a row gets whose id was not seen in fitting. "offsets": the columns of greatest offset. "nan" and
+            "skip": nothing. "error": all such ids are refused in one sentence.
 
         Returns
         -------
@@ -219,34 +288,36 @@ class Completion:
         Raises
         ------
         InputError
-            If an id or a code is not known, ``k`` is not a positive whole number, or the store was split anew after the
-            fit.
-        """
-        import pandas as pd
-
-        wanted = None if rows is None else pd.unique(np.ravel(self._codes(rows, 0, codes)))
-        frames = self.recommendations(wanted, k, exclude_observed=exclude_observed, codes=True)
-        frame = pd.concat(frames, ignore_index=True)
-        if wanted is not None:
-            places = pd.Index(wanted).get_indexer(pd.Index(frame["row"]))
-            frame = frame.iloc[np.argsort(places, kind="stable")].reset_index(drop=True)
-        return frame if codes else self._with_ids(frame)
-
-    def recommendations(
-        self, rows: Ids = None, k: int = 10, *, exclude_observed: bool = True, codes: bool = False
-    ) -> Iterator[pd.DataFrame]:
-        """Yield what `recommend` returns, by blocks of rows in the store's order, in bounded memory.
-
-        Parameters and columns are those of `recommend`; there is one frame at least, which may be empty.
+            If an id is not known and ``unknown`` is "error", a code is not, ``k`` is not a positive whole number, or
+            the store was split anew after the fit.
         """
         import pandas as pd
 
         self.targets.check_split()
-        k = _checked_count(k)
-        wanted = np.arange(self.shape[0]) if rows is None else np.unique(self._codes(rows, 0, codes))
-        parts = serving.greatest_predictions(self, wanted, k, exclude_observed)
-        frames = (pd.DataFrame(dict(zip(RECOMMENDED, part, strict=True))) for part in parts)
-        return frames if codes else map(self._with_ids, frames)
+        asked, ids = row_codes(self.observations, rows, codes=codes, unknown=unknown)
+        frame = pd.concat(self._ranked(np.unique(asked), k, exclude_observed), ignore_index=True)
+        places = pd.Index(asked).get_indexer(pd.Index(frame["row"]))
+        frame = frame.iloc[np.argsort(places, kind="stable")].reset_index(drop=True)
+        return frame if codes else self._with_ids(frame, ids)
+
+    def recommendations(
+        self,
+        rows: Ids = None,
+        k: int = 10,
+        *,
+        exclude_observed: bool = True,
+        codes: bool = False,
+        unknown: Unknown = "offsets",
+    ) -> Iterator[pd.DataFrame]:
+        """Yield what `recommend` returns, by blocks of rows in the store's order, in bounded memory.
+
+        Parameters and columns are those of `recommend`; there is one frame at least, which may be empty. Rows that were
+        not seen in fitting come last.
+        """
+        self.targets.check_split()
+        asked, ids = row_codes(self.observations, rows, codes=codes, unknown=unknown)
+        frames = self._ranked(np.unique(asked), k, exclude_observed)
+        return frames if codes else (self._with_ids(frame, ids) for frame in frames)
 
     def similar(self, columns: Ids, k: int = 10, *, codes: bool = False) -> pd.DataFrame:
         """Return the ``k`` columns most similar to each given one, by the cosine P_ij / sqrt(P_ii P_jj).
@@ -275,14 +346,17 @@ class Completion:
         """
         import pandas as pd
 
-        wanted = pd.unique(np.ravel(self._codes(columns, 1, codes)))
-        ranked = serving.most_similar(self.features, wanted, _checked_count(k))
+        from rfmdist.observations.ids import known_codes
+
+        wanted = pd.unique(np.ravel(known_codes(self.observations, columns, 1, codes=codes)))
+        check_whole("k", k, 1)
+        ranked = serving.most_similar(self.features, wanted, int(k))
         frame = pd.DataFrame(dict(zip(SIMILAR, ranked, strict=True)))
-        return frame if codes else self._with_ids(frame)
+        return frame if codes else self._with_ids(frame, self.observations.row_ids)
 
     # ---- new rows ---------------------------------------------------------------------------------------------
 
-    def fold_in(self, rows: Observations | sp.sparray | sp.spmatrix) -> Completion:
+    def fold_in(self, rows: Observations | sp.sparray | sp.spmatrix, *, unknown: Unknown = "offsets") -> Completion:
         """Complete new rows with these features, without fitting again.
 
         Each row is solved by itself, so that the numbers are those which these features give to such a row
@@ -292,6 +366,9 @@ class Completion:
         ----------
         rows : Observations or scipy sparse matrix of shape (k, n)
             New rows. The columns of Observations are matched by id; those of a matrix by place.
+        unknown : {"offsets", "nan", "skip", "error"}, default "offsets"
+            "error" refuses columns that were not seen in fitting. Otherwise their entries are left out, since a column
+            of which nothing is known says nothing of a row, and a warning tells how many; the others are folded in.
 
         Returns
         -------
@@ -301,17 +378,10 @@ class Completion:
         Raises
         ------
         InputError
-            If a column is not known.
+            If a column is not known and ``unknown`` is "error", or a value is so far from those fitted that
+            the fit's dtype cannot hold it.
         """
-        new = rows if isinstance(rows, Observations) else self._with_our_columns(rows)
-        if not new.column_ids.equals(self.observations.column_ids):
-            new = self._reordered(new)
-        shared = self.targets.offsets
-        offsets = Offsets(shared.mean, np.zeros(new.shape[0]), shared.columns, shared.row_shrinkage)
-        if shared.row_shrinkage is not None:
-            for block in new.row_blocks(self.targets.fitted):
-                offsets.rows[block.start : block.stop] = row_offsets(block, offsets, shared.row_shrinkage)
-        return Completion(self._targets_of(new, offsets), self.features, self.step)
+        return Completion(fold_in(self.targets, rows, unknown), self.features, self.step)
 
     # ---- files ------------------------------------------------------------------------------------------------
 
@@ -343,45 +413,46 @@ class Completion:
 
     # ---- inside -----------------------------------------------------------------------------------------------
 
-    def _targets_of(self, new: Observations, offsets: Offsets) -> Targets:
-        """Targets of new rows; their scales are measured as those of the fitted rows were."""
-        scales = self.targets.scales
-        if scales is not None:
-            measured = replace(scales.offsets, rows=np.zeros(new.shape[0]))
-            if measured.row_shrinkage is not None:
-                for block in new.row_blocks(self.targets.fitted):
-                    measured.rows[block.start : block.stop] = row_offsets(block, measured, measured.row_shrinkage)
-            scales = scales.for_rows(new.row_blocks(self.targets.fitted), measured)
-        return replace(self.targets, observations=new, offsets=offsets, scales=scales, split=new.split_mark)
+    def _predicted(
+        self, rows: Ids, columns: Ids, codes: bool, unknown: Unknown
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Predictions, and which of them are of cold entries; these are NaN unless offsets are wanted."""
+        self.targets.check_split()
+        i, j = entry_codes(self.observations, rows, columns, codes=codes, unknown=unknown)
+        found, cold = serving.predict(self, i.ravel(), j.ravel()).reshape(i.shape), (i < 0) | (j < 0)
+        if unknown != "offsets":
+            found[cold] = np.nan
+        return found, cold
 
-    def _codes(self, given: Ids, axis: int, codes: bool) -> NDArray[np.int64]:
-        """Codes of ids along an axis, all of them known."""
-        from rfmdist.observations.ids import known_codes
+    def _score_given(self, rows: Ids, columns: Ids, values: Any, codes: bool, unknown: Unknown) -> Scores:
+        """Scores of entries that are given."""
+        wrong = InputError("rows, columns and values must be of one length, and the values finite numbers")
+        try:
+            observed = np.asarray(np.nan if values is None else values, np.float64)
+            fits = np.shape(rows) == np.shape(columns) == observed.shape and observed.size > 0
+        except (TypeError, ValueError):
+            raise wrong from None
+        if not fits or not np.isfinite(observed).all():
+            raise wrong
+        if np.abs(observed).max() > LARGEST:
+            raise InputError(f"the value {observed.flat[np.abs(observed).argmax()]:g} cannot be squared; rescale them")
+        predicted, cold = self._predicted(rows, columns, codes, unknown)
+        scores = Scores.of(predicted, observed, cold)
+        if not scores.count:
+            why = "has ids that were seen in fitting" if cold.all() else "is determined by what was observed"
+            raise InputError(f"none of these entries {why}: there is nothing to score")
+        return scores
 
-        return known_codes(self.observations, given, axis, codes=codes)
+    def _ranked(self, rows: NDArray[np.int64], k: int, exclude_observed: bool) -> Iterator[pd.DataFrame]:
+        """Tables of what is recommended to ascending codes of rows."""
+        import pandas as pd
 
-    def _with_ids(self, frame: pd.DataFrame) -> pd.DataFrame:
+        check_whole("k", k, 1)
+        parts = serving.greatest_predictions(self, rows, int(k), exclude_observed)
+        return (pd.DataFrame(dict(zip(RECOMMENDED, part, strict=True))) for part in parts)
+
+    def _with_ids(self, frame: pd.DataFrame, row_ids: pd.Index[Any]) -> pd.DataFrame:
         """The same table with ids for codes."""
-        ids = {"row": self.observations.row_ids, "column": self.observations.column_ids}
+        ids = {"row": row_ids, "column": self.observations.column_ids}
         ids["similar"] = ids["column"]
         return frame.assign(**{name: ids[name].take(frame[name].to_numpy()) for name in frame if name in ids})
-
-    def _with_our_columns(self, matrix: Any, row_ids: Any = None) -> Observations:
-        if sp.issparse(matrix) and matrix.shape[-1] != self.shape[1]:
-            raise InputError(f"the new rows have {matrix.shape[-1]} columns, the completion has {self.shape[1]}")
-        return Observations.from_scipy(matrix, row_ids=row_ids, column_ids=self.observations.column_ids)
-
-    def _reordered(self, new: Observations) -> Observations:
-        """Observations with their columns in our order, matched by id; roles go along."""
-        codes, coo = self._codes(new.column_ids, 1, False), new.to_scipy().tocoo()
-        columns = codes[coo.col]
-        matrix = sp.coo_array((coo.data, (coo.row, columns)), shape=(new.shape[0], self.shape[1]))
-        ours = self._with_our_columns(matrix, new.row_ids)
-        ours.store_split([new.roles(new.row_block(0, new.shape[0]))[np.lexsort((columns, coo.row))]])
-        return ours
-
-
-def _checked_count(k: Any) -> int:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InputError(f"k={k!r} must be a whole number of at least 1")
-    return int(k)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -69,8 +69,11 @@ class Result:
 class Fit:
     """One call of ``fit``: what stays the same over its stages."""
 
-    def __init__(self, model: LinRFM, observations: Observations, plan: Plan, run: Executor) -> None:
+    def __init__(
+        self, model: LinRFM, observations: Observations, plan: Plan, run: Executor, check_split: Callable[[], None]
+    ) -> None:
         self.model, self.observations, self.plan, self.run = model, observations, plan, run
+        self._check_split = check_split
         seen = overview(observations, SLOTS, run)
         self.counts = counts = seen.counts
         self.validated = counts["validation"]  # the number of entries to choose by
@@ -205,5 +208,6 @@ class Fit:
         return self._traffic.since(before)
 
     def told_to_stop(self, record: Iteration) -> bool:
-        """Keep the record and tell the callbacks."""
+        """Keep the record and tell the callbacks, unless the iteration saw two splits."""
+        self._check_split()
         return tell(self.model.history_, self.callbacks, record)

@@ -28,6 +28,7 @@ from rfmdist.observations.offsets import OffsetKind
 from rfmdist.observations.pairs import as_observations, ids_of_pairs
 from rfmdist.observations.store import Observations
 from rfmdist.observations.summary import Summary
+from rfmdist.observations.targets import one_split
 from rfmdist.parameters import check_extras, check_parameters
 from rfmdist.planning import plan_here
 from rfmdist.progress import Iteration
@@ -267,7 +268,8 @@ class LinRFM(Estimator):
         Raises
         ------
         InputError
-            If a parameter is out of range, there are no training entries, or memory cannot hold the features.
+            If a parameter is out of range, there are no training entries, memory cannot hold the features, or another
+            split is stored meanwhile.
         StoreError
             If the store is damaged.
 
@@ -281,14 +283,14 @@ class LinRFM(Estimator):
         observations = self._with_validation(as_observations(observations, y))
         self.history_: list[Iteration] = []
         self.n_features_in_ = observations.shape[1]
-        with executor(client, observations.scratch_folder()) as run:
+        with one_split(observations) as check_split, executor(client, observations.scratch_folder()) as run:
             self.plan_ = plan_here(self, observations, client, run.scratch)
             run.stripe = self.plan_.stripe
             check_extras(self, self.plan_)
             self._tell_plan(observations)
             if self.verbose:
                 print(f"choosing takes at most {self.choosing_bound:.1f} times as long as one fit", file=sys.stderr)
-            fit = Fit(self, observations, self.plan_, run)
+            fit = Fit(self, observations, self.plan_, run, check_split)
             self._check_counts(observations, fit.counts)
             self._tell_constant(observations, fit.preparation.seen.of(FITTED_ROLES).summary)
             found = Choice(fit).recover()

@@ -44,6 +44,7 @@ def write_completion(
 
     def add(root: zarr.Group) -> None:
         _add(root, targets, features, step)
+        targets.check_split()  # the roles that were written may be those of another by now
 
     with StoreWriter(path, observations.shape, observations.dtype, overwrite=overwrite) as writer:
         for block in observations.row_blocks():

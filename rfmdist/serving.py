@@ -57,22 +57,41 @@ NOTHING = Ranked(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.in
 
 
 def predict(of: Completion, i: Codes, j: Codes) -> NDArray[np.float64]:
-    """Predict entries at codes ``i`` and ``j``, in any order."""
+    """Predict entries at codes ``i`` and ``j``, in any order; nothing is known of rows and columns of code -1."""
     order = np.lexsort((j, i))
-    i, j, out = i[order], j[order], np.empty(len(i))
+    i, j, found, out = i[order], j[order], np.empty(len(i)), np.empty(len(i))
+    cold = int(np.searchsorted(i, 0))
+    if cold:
+        found[:cold] = of.features.columns_alone()[j[:cold]]
     with all_threads() as threads:
         for low, high in _by_block(of, i, BLOCK_ROWS):
-            block, solution = _solved(of, i[low:high], threads)[1:]
-            wanted = _entries(block, i[low:high], j[low:high])
-            found = of.features.predict(block, solution, wanted, threads)
-            out[order[low:high]] = of.targets.predictions(wanted, found)
+            found[low:high] = _standardized(of, i[low:high], j[low:high], threads)
+    out[order] = of.targets.predictions_at(i, j, found)
     return out
 
 
+def _standardized(of: Completion, rows: Codes, columns: Codes, threads: Threads) -> NDArray[np.float64]:
+    """Standardised predictions at codes of ascending rows of one block; a column of code -1 says nothing."""
+    block, solution = _solved(of, rows, threads)[1:]
+    known, found = columns >= 0, np.empty(len(rows))
+    wanted = _entries(block, rows[known], columns[known])
+    found[known] = of.features.predict(block, solution, wanted, threads)
+    if not known.all():
+        found[~known] = of.features.rows_alone(block, solution)[rows[~known] - block.start]
+    return found
+
+
 def complete(of: Completion, start: int, stop: int) -> NDArray[np.float64]:
-    """Predictions of all columns of rows ``start`` to ``stop``, on one thread."""
+    """Predictions of all columns of rows ``start`` to ``stop``, on one thread.
+
+    Raises
+    ------
+    InputError
+        If the store was split anew after the fit.
+    """
     with one_blas_thread():
         block, _ = of.targets.read(start, stop)
+        of.targets.check_split()
         threads = Threads(1)
         rows = of.features.complete(block, of.features.solve(block, of.step, threads), threads)
     targets = of.targets
@@ -87,10 +106,13 @@ def complete(of: Completion, start: int, stop: int) -> NDArray[np.float64]:
 
 
 def greatest_predictions(of: Completion, rows: Codes, k: int, exclude_observed: bool) -> Iterator[Ranked]:
-    """Yield the ``k`` greatest predictions of each row, block by block of ``rows``, which ascend; nothing for none."""
+    """Yield the ``k`` greatest predictions of each row, block by block of ``rows``, which ascend; nothing for none.
+
+    Nothing is known of rows whose codes lie beyond those of the observations.
+    """
     if not len(rows):
         yield NOTHING
-    n = of.shape[1]
+    m, n = of.shape
     k = min(k, n)
     height = min(BLOCK_ROWS, KEPT_ENTRIES // max(k, 1))
     if isinstance(of.features, DenseFeatures | RecoveredFeatures):
@@ -99,6 +121,23 @@ def greatest_predictions(of: Completion, rows: Codes, k: int, exclude_observed: 
         with all_threads() as threads:
             ranked = _greatest_of_block(of, rows[low:high], k, exclude_observed, threads)
         yield ranked
+    cold = rows[np.searchsorted(rows, m) :]
+    if len(cold):
+        alike = _greatest_alone(of, k)
+        for low, high in spans(len(cold), max(1, KEPT_ENTRIES // max(k, 1))):
+            times = high - low
+            codes, ranks = np.repeat(cold[low:high], len(alike.codes)), np.tile(alike.ranks, times)
+            yield Ranked(codes, ranks, np.tile(alike.columns, times), np.tile(alike.values, times))
+
+
+def _greatest_alone(of: Completion, k: int) -> Ranked:
+    """The ``k`` greatest predictions of a row of which nothing is known."""
+    columns, nothing = np.arange(of.shape[1]), np.full(of.shape[1], -1)
+    values = replace(of.targets, clip=None).predictions_at(nothing, columns, of.features.columns_alone()[:-1])
+    found = ~np.isnan(values)
+    codes, ranks, columns, values = _ranked(nothing[found], columns[found], values[found])
+    ranked = Ranked(codes[:k], ranks[:k], columns[:k], values[:k])
+    return ranked if of.targets.clip is None else ranked._replace(values=np.clip(ranked.values, *of.targets.clip))
 
 
 def _greatest_of_block(of: Completion, rows: Codes, k: int, exclude_observed: bool, threads: Threads) -> Ranked:
@@ -224,12 +263,19 @@ def _by_block(of: Completion, rows: Codes, height: int) -> Iterator[tuple[int, i
 
 
 def _solved(of: Completion, rows: Codes, threads: Threads) -> tuple[RowBlock, RowBlock, Any]:
-    """Read the block around ``rows``, ascending, and solve only them: all entries, those solved from, the solution."""
+    """Read the block around ``rows``, ascending, and solve only them: all entries, those solved from, the solution.
+
+    Raises
+    ------
+    InputError
+        If the store was split anew after the fit: what was read may be of another split.
+    """
     start, stop = int(rows[0]), int(rows[-1]) + 1
     asked = np.zeros(stop - start, np.bool_)
     asked[rows - start] = True
     seen = of.observations.row_block(start, stop)
     block = of.targets.standardize(seen, of.observations.roles(seen))
+    of.targets.check_split()
     if not asked.all():
         block = block.where(np.repeat(asked, np.diff(block.indptr)))
     return seen, block, of.features.solve(block, of.step, threads)

@@ -241,7 +241,9 @@ class TestVerbs:
         given = completion.score(frame["row"], frame["column"], frame["value"])
         for arguments, scores in (([], stored), (["ratings.csv", "--column", "film"], given)):
             facts = json.loads(run("score", "fitted.zarr", *arguments, "--json").out)
-            assert facts == {"rmse": scores.rmse, "mae": scores.mae, "count": scores.count}
+            cold = {"rmse": None, "mae": None, "count": 0, "left_out": 0}
+            told = {"rmse": scores.rmse, "mae": scores.mae, "count": scores.count, "left_out": 0, "cold": cold}
+            assert facts == told
         assert "rmse" in run("score", "fitted.zarr").out
 
     def test_predict_keeps_ids_names_and_order(self, here: Path, run: Run) -> None:
@@ -271,9 +273,59 @@ class TestVerbs:
     def test_predict_keeps_the_first_pair(self, here: Path, run: Run) -> None:
         """Text ids above a number are a pair, which is predicted or refused, but never dropped as a header."""
         Path("pairs").write_text("u1,f003\n1004,3\n")
-        told = run("predict", "fitted.zarr", "pairs", "-o", "new.csv")
+        told = run("predict", "fitted.zarr", "pairs", "-o", "new.csv", "--unknown", "error")
         assert told.code == 2
-        assert "row id u1 was not seen" in told.err
+        assert "row id u1 and column id 3 were not seen" in told.err
+        assert run("predict", "fitted.zarr", "pairs", "-o", "new.csv").out == "new.csv: 2 predictions\n"
+
+    def test_cold_entries_are_told_beside_the_rest(self, here: Path, run: Run) -> None:
+        """Scores of a file with ids that were not seen count them too, and tell them on stderr and in JSON."""
+        Path("new.csv").write_text("user,item,rating\n1004,f003,3\n1004,f999,2\n7,f003,4\n7,f999,1\n")
+        frame, completion = read_table("new.csv"), Completion.open("fitted.zarr")
+        entries = frame["row"], frame["column"], frame["value"]
+        for unknown, became in (("offsets", "get what is known"), ("nan", "no prediction"), ("skip", "are left out")):
+            told, scores = (
+                run("score", "fitted.zarr", "new.csv", "--json", "--unknown", unknown),
+                completion.score(*entries, unknown=unknown),
+            )
+            facts = json.loads(told.out)
+            assert told.err.startswith("3 of 4 entries have ids that were not seen in fitting; they ")
+            assert became in told.err
+            assert (facts["count"], facts["rmse"], facts["left_out"]) == (scores.count, scores.rmse, scores.left_out)
+            assert facts["cold"]["count"] + facts["cold"]["left_out"] == 3
+            assert facts["cold"]["count"] == (3 if unknown == "offsets" else 0)
+
+    def test_predict_leaves_out_or_marks_cold_pairs(self, here: Path, run: Run) -> None:
+        """A line for each pair with the number that Python gives or none, or no line; how many is told."""
+        Path("pairs.csv").write_text("user,item\n7,f003\n1004,f003\n1004,f999\n")
+        completion = Completion.open("fitted.zarr")
+        for unknown, rows, options in (("offsets", 3, {}), ("nan", 3, {"unknown": "nan"}), ("skip", 1, {})):
+            told = run("predict", "fitted.zarr", "pairs.csv", "-o", "new.csv", "--overwrite", "--unknown", unknown)
+            assert told.out == f"new.csv: {rows} predictions\n"
+            assert told.err.startswith("2 of 3 pairs have ids that were not seen in fitting")
+            table = pd.read_csv("new.csv", float_precision="round_trip")
+            wanted = completion.predict(table["user"], table["item"], **options)
+            assert np.array_equal(table["prediction"], wanted, equal_nan=True)
+
+    def test_recommend_answers_unknown_rows(self, here: Path, run: Run) -> None:
+        """They get Python's table, on the screen and in files of any kind, and are told; or are left out."""
+        told = run("recommend", "fitted.zarr", "u1", "1004", "--k", "2", "--json")
+        facts, wanted = json.loads(told.out), Completion.open("fitted.zarr").recommend(["u1", 1004], 2)
+        assert facts["cold"] == 1
+        assert facts["recommendations"] == wanted.to_dict(orient="records")
+        assert told.err.startswith("1 of 2 rows have ids that were not seen in fitting")
+        assert run("recommend", "fitted.zarr", "u1", "1004", "--k", "2", "-o", "new.parquet").code == 0
+        assert pd.read_parquet("new.parquet")["row"].tolist() == ["1004", "1004", "u1", "u1"]
+        assert run("recommend", "fitted.zarr", "u1", "--unknown", "skip").out == "none found\n"
+
+    @pytest.mark.filterwarnings("default::UserWarning")
+    def test_split_leaves_out_entries_with_unknown_ids(self, here: Path, run: Run) -> None:
+        """The other entries of the file are split, and how many were left out is told in one line."""
+        known = pd.read_csv("ratings.csv").sample(50, random_state=0)
+        pd.concat([known, pd.DataFrame({"user": [7], "film": ["f003"], "rating": [1]})]).to_csv("t.csv", index=False)
+        told = run("split", "store.zarr", "--test-file", "t.csv", "--column", "film")
+        assert "50 test" in told.out
+        assert told.err.startswith("rfmdist: 1 of 51 test entries, the first t.csv, line 52, have ids that are not in")
 
     def test_predict_reads_parquet_pairs(self, here: Path, run: Run) -> None:
         """A Parquet file's own names are kept."""
@@ -422,7 +474,7 @@ BAD: dict[str, tuple[Callable[[], None] | None, str | list[str], str]] = {
     "unknown test entry": (
         _write("new.csv", "user,item\n1000,f999\n"),
         "split store.zarr --test-file new.csv",
-        "new.csv, line 2: this entry is not in store.zarr",
+        "new.csv, line 2: the ids of this test entry are not in store.zarr",
     ),
     "fraction": (None, "split store.zarr --test 1.5", "test 1.5 is not a fraction"),
     "split in two ways": (None, "split store.zarr --test 0.1 --leave-out 2", "not both"),
@@ -478,22 +530,37 @@ BAD: dict[str, tuple[Callable[[], None] | None, str | list[str], str]] = {
     "score of a store": (None, "score store.zarr", "holds observations, not a completion"),
     "score without test": (_none_for_test, "score fitted.zarr", "no test entries are stored"),
     "score of a missing file": (None, "score fitted.zarr nope.csv", "nope.csv: no such file"),
-    "unknown row to score": (_write("new.csv", HEADER + "7,f001,3\n"), "score fitted.zarr new.csv", "row id 7 was not"),
+    "unknown row to score": (
+        _write("new.csv", HEADER + "7,f001,3\n"),
+        "score fitted.zarr new.csv --unknown error",
+        "row id 7 was not",
+    ),
     "flipped byte, score": (_flip_features("fitted.zarr/varm"), "score fitted.zarr", "varm/features is damaged"),
     "missing features": (_lose_features("fitted.zarr/varm"), "score fitted.zarr", "a part of varm/features is missing"),
     "flipped byte, dense": (_flip_features("dense.zarr/varp"), "score dense.zarr", "varp/features is damaged"),
     "missing features, dense": (_lose_features("dense.zarr/varp"), "score dense.zarr", "a part of varp/features is"),
     "unknown column to predict": (
         _write("new.csv", "user,item\n1000,f999\n"),
-        "predict fitted.zarr new.csv -o out.csv",
+        "predict fitted.zarr new.csv -o out.csv --unknown error",
         "column id f999 was not seen in fitting",
     ),
     "existing predictions": (None, "predict fitted.zarr ratings.csv -o ratings.csv", "ratings.csv: exists already"),
     "predictions over a store": (None, "predict fitted.zarr ratings.csv -o store.zarr --overwrite", "is a folder"),
     "recommend of a store": (None, "recommend store.zarr 1000", "holds observations, not a completion"),
     "recommend everything to the screen": (None, "recommend fitted.zarr", "go to a file: name it with -o"),
-    "recommend to an unknown row": (None, "recommend fitted.zarr 7 -o out.csv", "row id 7 was not seen in fitting"),
-    "recommend to an unknown row, shown": (None, "recommend fitted.zarr u1", "row id u1 was not seen in fitting"),
+    "recommend to an unknown row": (
+        None,
+        "recommend fitted.zarr 7 -o out.csv --unknown error",
+        "row id 7 was not seen in fitting",
+    ),
+    "recommend in no known way": (None, "recommend fitted.zarr 7 --unknown guess", "unknown='guess' is not known: use"),
+    "predict in no known way": (
+        _write("new.csv", "user,item\n1000,f999\n"),
+        "predict fitted.zarr new.csv -o out.csv --unknown guess",
+        "unknown='guess' is not known",
+    ),
+    "score in no known way": (None, "score fitted.zarr --unknown guess", "unknown='guess' is not known"),
+    "split in no known way": (None, "split store.zarr --unknown guess", "unknown='guess' is not known"),
     "recommend nothing": (None, "recommend fitted.zarr 1000 --k 0", "k=0 must be a whole number of at least 1"),
     "recommend over a file": (None, "recommend fitted.zarr -o ratings.csv", "ratings.csv: exists already"),
     "rows from no file": (None, "recommend fitted.zarr --rows nope.txt -o out.csv", "nope.txt: no such file"),

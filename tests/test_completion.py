@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -149,15 +150,17 @@ def test_a_block_is_lazy(completion: Completion, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("rows", "columns", "what"), [
-    (["user 000", "nobody"], [1000, 1000], "row id nobody was not seen"),
-    (["user 000"], [1001], "column id 1001 was not seen"),
+    (["user 000", "nobody"], [1000, 1000], "row id nobody was not seen in fitting (70 rows were); leave it out"),
+    (["user 000"], [1001], "column id 1001 was not seen in fitting (50 columns were); leave it out"),
     (["user 000"], [-1], "column id -1 was not seen"),
     (["user 000"], ["text"], "column id text was not seen"),
+    (["a", "a", "b"], [1000, 7, 7], "2 row ids (a, b) and column id 7 were not seen in fitting (70 rows and 50 c"),
+    ("user 000", range(9), "9 column ids (0, 1, 2, ...) were not seen in fitting (50 columns were); leave them out"),
 ])  # fmt: skip
-def test_unknown_ids_are_named(completion: Completion, rows: Any, columns: Any, what: str) -> None:
-    """The first unknown id is told, and how many are known."""
-    with pytest.raises(InputError, match=what + r" in fitting \(\d+ (row|column)s were\); leave it out"):
-        completion.predict(rows, columns)
+def test_unknown_ids_are_told_at_once(completion: Completion, rows: Any, columns: Any, what: str) -> None:
+    """Where they are an error, one sentence tells how many there are, the first few and how many are known."""
+    with pytest.raises(InputError, match=re.escape(what)):
+        completion.predict(rows, columns, unknown="error")
 
 
 @pytest.mark.parametrize(
@@ -185,14 +188,43 @@ def test_codes_that_are_no_whole_numbers_are_refused(completion: Completion, cod
 @pytest.mark.parametrize("column", [2**70, 1000.5, float("nan")], ids=str)
 def test_ids_that_are_only_near_a_known_one_are_unknown(completion: Completion, column: Any) -> None:
     """Integer ids match exactly or not at all."""
+    assert completion.is_cold("user 000", [1000, column]).tolist() == [False, True]
     with pytest.raises(InputError, match=r"column id .* was not seen"):
-        completion.predict(["user 000"], [column])
+        completion.predict(["user 000"], [column], unknown="error")
 
 
 def test_a_range_outside_the_rows_is_refused(completion: Completion) -> None:
     """A block never counts rows from the end."""
     with pytest.raises(InputError, match="rows -5 to 70 are not a range within 0 to 70"):
         completion.predict_block(-5)
+
+
+@pytest.mark.parametrize("ends", [(0.5, None), (0, 0.5), (float("nan"), None), (0, float("inf")), ("0", 3), ([0], 3)])
+def test_a_range_of_no_whole_numbers_is_refused(completion: Completion, ends: Any) -> None:
+    """A block of half a row is none, nor is one of what is no number."""
+    with pytest.raises(InputError, match=r"start=.* and stop=.* must be codes of rows: whole numbers"):
+        completion.predict_block(*ends)
+
+
+@pytest.mark.parametrize("ends", [(np.int32(3), np.uint8(9)), (3.0, np.float64(9)), (3, 10**400)], ids=str)
+def test_a_range_may_be_of_any_whole_numbers(completion: Completion, ends: Any) -> None:
+    """NumPy's numbers and floats that are whole stand for themselves."""
+    assert completion.predict_block(*ends).shape == (6 if ends[1] == 9 else 67, 50)
+
+
+RAGGED = [[["user 000"], ["user 001", "user 002"]], np.array([[1], [1, 2]], object), [np.zeros(2), np.zeros(3)]]
+
+
+@pytest.mark.parametrize("ragged", RAGGED, ids=["lists", "objects", "arrays"])
+@pytest.mark.parametrize("codes", [False, True])
+def test_lists_of_different_lengths_are_refused(completion: Completion, ragged: Any, codes: bool) -> None:
+    """No entry stands where a list does."""
+    with pytest.raises(InputError, match="rows are lists of different lengths: give one row for each entry"):
+        completion.predict(ragged, 0, codes=codes)
+    with pytest.raises(InputError, match="columns are lists of different lengths"):
+        completion.predict(0, ragged, codes=codes)
+    with pytest.raises(InputError, match=r"must be of one length|lists of different lengths"):
+        completion.score(ragged, ragged, [1.0, 2.0], codes=codes)
 
 
 CALLS: dict[str, Callable[[Completion, Path], Any]] = {
@@ -222,6 +254,18 @@ def test_another_split_than_the_fit_s_is_refused(values: Any, tmp_path: Path, fi
             call(completion, tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
     assert model.fit(store).completion_.score().count
+
+
+def test_what_is_read_after_another_split_is_refused(values: Any, tmp_path: Path) -> None:
+    """Blocks that are lazy and recommendations that are not all read yet do not mix two splits."""
+    store = Observations.from_scipy(oracles.as_sparse(values), tmp_path / "s")
+    completion = LinRFM(ridge=0.1, replacement=1, max_iter=2, rank=3).fit(store).completion_
+    block, tables = completion.predict_block(), completion.recommendations()
+    split(Observations.open(tmp_path / "s"), test=0.3, seed=2)
+    with pytest.raises(InputError, match="was split anew after this fit"):
+        block.compute()
+    with pytest.raises(InputError, match="was split anew after this fit"):
+        list(tables)
 
 
 @pytest.mark.parametrize("observed", [None, [1.0], [1.0, np.nan], ["a", "b"]], ids=str)
@@ -296,6 +340,16 @@ def test_score_of_the_test_split_is_the_score_by_ids(completion: Completion) -> 
     assert stored.mae == pytest.approx(np.mean(np.abs(errors)), rel=1e-12)
 
 
+def test_scores_of_a_table_are_those_of_its_entries(completion: Completion, rng: np.random.Generator) -> None:
+    """Entries in two dimensions, and a single one in none, are counted one by one."""
+    i, j, values = rng.integers(0, 70, (6, 5)), rng.integers(0, 50, (6, 5)), rng.normal(size=(6, 5))
+    table = completion.score(i, j, values, codes=True)
+    line = completion.score(i.ravel(), j.ravel(), values.ravel(), codes=True)
+    assert table.count == line.count == 30
+    assert (table.rmse, table.mae) == (line.rmse, line.mae)
+    assert completion.score(i[0, 0], j[0, 0], values[0, 0], codes=True).count == 1
+
+
 def test_scoring_nothing_is_refused(values: Any) -> None:
     """Without a stored test split the way out is told."""
     fitted = LinRFM(ridge=0.1, replacement=1, max_iter=1).fit(oracles.as_sparse(values)).completion_
@@ -347,9 +401,22 @@ def test_folding_in_refuses_strange_columns(completion: Completion) -> None:
     """An unknown column id, and a matrix of another width, are told."""
     new = Observations.from_scipy(sp.coo_array(np.ones((2, 2))), column_ids=[1000, 5])
     with pytest.raises(InputError, match="column id 5 was not seen in fitting"):
-        completion.fold_in(new)
+        completion.fold_in(new, unknown="error")
     with pytest.raises(InputError, match="the new rows have 3 columns, the completion has 50"):
         completion.fold_in(sp.coo_array(np.ones((2, 3))))
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(1e300, "float32"), (-1e300, "float64"), (1e25, "float32")])
+@pytest.mark.parametrize(("kind", "scale"), [*((kind, 0.0) for kind in KINDS), (KINDS[-1], 0.5)], ids=str)
+def test_values_that_overflow_are_not_folded_in(values: Any, kind: Any, scale: float, value: float, dtype: str) -> None:
+    """What the fit's dtype cannot hold in the fitted values' unit is told by id; beside it all would become NaN."""
+    completion = complete(values, features=kind[0], sides=kind[1], dtype=dtype, **{**BARE, "row_scale": scale})
+    new = Observations.from_scipy(sp.coo_array(([1.0, value], ([0, 1], [4, 7])), (2, 50)), column_ids=COLUMNS)
+    told = f"row id 1, column id {COLUMNS[7]}: the value {value:g} is too far from those fitted"
+    with pytest.raises(InputError, match=re.escape(told)):
+        completion.fold_in(new)
+    near = sp.coo_array(([1.0, 1e12], ([0, 1], [4, 7])), (2, 50))
+    assert np.isfinite(everything(completion.fold_in(near))).all()
 
 
 def test_a_new_row_without_entries_is_its_offsets(completion: Completion) -> None:

@@ -34,7 +34,7 @@ LAYERS = (
         "measurements",
         "objective",
     },
-    {"completion", "serving", "saving"},
+    {"completion", "serving", "saving", "asking", "folding", "exporting"},
     {"engine"},
     {"features"},
     {"kernels"},

@@ -196,7 +196,7 @@ def test_a_strange_number_of_columns_is_refused(completion: Completion, k: Any) 
 def test_unknown_ids_are_named(completion: Completion) -> None:
     """An unknown id or code is told before anything is yielded."""
     with pytest.raises(InputError, match=r"row id nobody was not seen in fitting \(70 rows were\)"):
-        completion.recommendations(["user 000", "nobody"])
+        completion.recommendations(["user 000", "nobody"], unknown="error")
     with pytest.raises(InputError, match="column id 5 was not seen"):
         completion.similar([9000, 5])
     with pytest.raises(InputError, match="row code 70 was not seen"):

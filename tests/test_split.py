@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse as sp
 
 from rfmdist.errors import InputError, StoreError
+from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations import loops
 from rfmdist.observations.ingest import ingest
 from rfmdist.observations.split import split
@@ -165,18 +166,52 @@ def test_wrong_splits(observations: Observations, options: dict[str, Any], messa
     assert faults.snapshot(Path(observations.name)) == before
 
 
-@pytest.mark.parametrize("pair", ["3,zebra", "zebra,3", "0,100000", "-1,0", "100000,0"])
+UNKNOWN = ["3,zebra", "zebra,3", "0,100000", "-1,0", "100000,0"]
+
+
+@pytest.mark.parametrize("pair", UNKNOWN)
 def test_entries_that_are_not_stored(observations: Observations, tmp_path: Path, pair: str) -> None:
-    """A pair of the file that was never ingested is named by its line, with the way out."""
+    """Where they are an error, how many have ids that the store lacks is told, and the first by its line."""
     split(observations)
     before = faults.snapshot(Path(observations.name))
     whole = observations.to_scipy().tocoo()
     first = f"{whole.coords[0][0]},{whole.coords[1][0]}"
-    (tmp_path / "t.csv").write_text(f"user,item\n{first}\n{pair}\n{first}\n")
-    with pytest.raises(InputError, match=r"t\.csv, line 3: .* not in .*ingest the test file together"):
-        split(observations, test_file=tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text(f"user,item\n{first}\n{pair}\n{first}\n{pair}\n")
+    told = r"t\.csv, line 3: the ids of 2 of 4 test entries, .* are not in .*; ingest the test file together .*'skip'"
+    with pytest.raises(InputError, match=told):
+        split(observations, test_file=tmp_path / "t.csv", unknown="error")
     assert faults.snapshot(Path(observations.name)) == before
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("unknown", ["offsets", "nan", "skip"])
+@pytest.mark.parametrize("rows", [3, 4096])
+def test_entries_of_unknown_ids_are_left_out(
+    observations: Observations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unknown: str, rows: int
+) -> None:
+    """The others are split as without them, in blocks of any size; a warning tells how many, and the first."""
+    whole = observations.to_scipy().tocoo()
+    pick = np.arange(0, whole.nnz, 7)
+    lines = [f"{whole.coords[0][k]},{whole.coords[1][k]}" for k in pick]
+    (tmp_path / "t.csv").write_text("\n".join(["user,item", *lines, *UNKNOWN, ""]))
+    ranges = Observations.ranges
+    monkeypatch.setattr(Observations, "ranges", lambda self: ranges(self, rows=rows))
+    told = rf"5 of {len(pick) + 5:,} test entries, the first .*t\.csv, line {len(pick) + 2}, have ids that are not in"
+    with pytest.warns(UserWarning, match=told) as warned:
+        counts = split(observations, test_file=tmp_path / "t.csv", validation=0.0, unknown=unknown)
+    assert warned[0].filename == __file__
+    assert counts["test"] == len(pick)
+    assert np.array_equal(np.flatnonzero(roles(observations) == 2), pick)
+
+
+def test_a_file_of_unknown_ids_alone_is_refused(observations: Observations, tmp_path: Path) -> None:
+    """A split without any test entry is not what was asked for, whatever becomes of unknown ids."""
+    split(observations)
+    before = faults.snapshot(Path(observations.name))
+    (tmp_path / "t.csv").write_text("\n".join(["user,item", *UNKNOWN, ""]))
+    with pytest.raises(InputError, match=r"line 2: the ids of all 5 test entries, .* not in"):
+        split(observations, test_file=tmp_path / "t.csv", unknown="skip")
+    assert faults.snapshot(Path(observations.name)) == before
 
 
 @pytest.mark.parametrize("stored", [["1", "x"], [1, 2]])
@@ -190,11 +225,12 @@ def test_integers_and_text_meet(tmp_path: Path, stored: list[Any], asked: Any) -
 
 
 def test_a_pair_that_is_not_observed(tmp_path: Path) -> None:
-    """A known row and a known column that were not observed together are refused too."""
+    """A known row and a known column that were not observed together are refused, whatever becomes of unknown ids."""
     observations = Observations.from_scipy(sp.eye_array(3), tmp_path / "s")
     (tmp_path / "t.csv").write_text("row,column\n0,0\n0,1\n")
-    with pytest.raises(InputError, match=r"t\.csv, line 3"):
-        split(observations, test_file=tmp_path / "t.csv")
+    for unknown in ("skip", "error"):
+        with pytest.raises(InputError, match=r"t\.csv, line 3: this entry is not in .* score the file"):
+            split(observations, test_file=tmp_path / "t.csv", unknown=unknown)
 
 
 def test_full_disk(monkeypatch: pytest.MonkeyPatch, observations: Observations) -> None:
@@ -227,3 +263,76 @@ def test_the_least_draws_of_each_row_are_chosen(rng: np.random.Generator, count:
     ranks = np.empty(len(rows), np.int64)
     ranks[order] = np.arange(len(rows)) - indptr[rows]
     assert np.array_equal(chosen, (ranks < count) & (sizes > count)[rows])
+
+
+# ---- another split while a fit runs -------------------------------------------------------------------------
+
+FITS: dict[str, dict[str, Any]] = {
+    "dense": {"features": "dense"},
+    "both sides": {"features": "factored", "sides": "both"},
+    "columns": {"features": "factored", "sides": "columns"},
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Observations:
+    """Give a split store of 1,000 entries of rank 2, and the settings of short fits of it."""
+    rng = np.random.default_rng(0)
+    low_rank = rng.normal(size=(60, 2)) @ rng.normal(size=(2, 40))
+    rows, columns = np.divmod(rng.permutation(2400)[:1000], 40)
+    store = Observations.from_scipy(sp.coo_array((low_rank[rows, columns], (rows, columns)), (60, 40)), tmp_path / "s")
+    split(store, test=0.2)
+    return store
+
+
+def fit(store: Observations, kind: str, callback: Any) -> LinRFM:
+    """Fit a few iterations, first on training entries and then on those for validation too."""
+    short = {"ridge": 0.1, "replacement": 1, "max_iter": 3, "rank": 4}
+    return LinRFM(**{**short, **FITS[kind]}, callbacks=[callback]).fit(store)
+
+
+@pytest.mark.parametrize("moment", [("fit", 1), ("fit", 3), ("refit", 2)], ids=str)
+@pytest.mark.parametrize("kind", FITS)
+def test_another_split_ends_a_fit(store: Observations, kind: str, moment: tuple[str, int]) -> None:
+    """Whenever it is stored, and whatever it takes away, one sentence says so, and nothing claims to be fitted."""
+
+    def store_another(iteration: Any) -> None:
+        if (iteration.stage, iteration.iteration) == moment:
+            split(Observations.open(store.name), test=0.5, seed=7)
+
+    with pytest.raises(InputError, match=r"s: was split anew while it was fitted; fit again$"):
+        fit(store, kind, store_another)
+    assert fit(store, kind, lambda _: None).completion_.score().count == store.role_counts()["test"]
+
+
+def test_another_split_ends_a_recovery(store: Observations) -> None:
+    """A search for a matrix without noise is a fit too."""
+    seen: list[Any] = []
+
+    def store_another(iteration: Any) -> None:
+        if not seen:
+            split(Observations.open(store.name), test=0.5, seed=7)
+        seen.append(iteration)
+
+    with pytest.raises(InputError, match="was split anew while it was fitted"):
+        LinRFM(noise=0, callbacks=[store_another]).fit(store)
+    assert seen
+
+
+def test_another_split_in_memory_ends_a_fit(store: Observations) -> None:
+    """Observations that are nowhere on disk can be split by a callback too."""
+    held = Observations.from_scipy(store.to_scipy())
+    with pytest.raises(InputError, match="observations in memory: was split anew while it was fitted"):
+        fit(held, "columns", lambda _: split(held, test=0.5))
+
+
+@pytest.mark.parametrize("kind", ["dense", "columns"])
+def test_the_same_split_once_more_is_no_other(store: Observations, kind: str) -> None:
+    """Every entry then keeps its role, and the fit its bits."""
+
+    def store_again(_: Any) -> None:
+        split(Observations.open(store.name), test=0.2)
+
+    wanted = fit(store, kind, lambda _: None).completion_.predict_block().compute()
+    again = fit(store, kind, store_again)
+    assert np.array_equal(again.completion_.predict_block().compute(), wanted)

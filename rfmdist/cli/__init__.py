@@ -37,6 +37,7 @@ from rfmdist.cli.options import (
     SideWeight,
     Solved,
     Store,
+    Unknown,
     Value,
     given,
     settings,
@@ -118,6 +119,10 @@ def split(
     ] = None,
     leave_out: Annotated[int | None, typer.Option(metavar="K", help="Test entries of each row, at random.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the random choices.")] = None,
+    unknown: Annotated[
+        str | None,
+        typer.Option(metavar="offsets|nan|skip|error", help="Of a file's entries with ids that the store lacks."),
+    ] = None,
     row: Row = None,
     column: Column = None,
     delimiter: Delimiter = None,
@@ -125,7 +130,8 @@ def split(
 ) -> None:
     """Choose validation and test entries.
 
-    An earlier split of the store and its offsets are replaced.
+    An earlier split of the store and its offsets are replaced. Entries of a file with ids that the store lacks are left
+    out and told, unless they are an error: 'score COMPLETION FILE' scores them too.
     """
     from rfmdist.observations.split import split
     from rfmdist.observations.store import Observations
@@ -133,7 +139,7 @@ def split(
     observations = Observations.open(store)
     options = given(
         validation=validation, test=test, test_file=test_file or None, leave_out=leave_out, seed=seed,
-        row=row, column=column, delimiter=delimiter, memory=memory,
+        unknown=unknown, row=row, column=column, delimiter=delimiter, memory=memory,
     )  # fmt: skip
     counts = split(observations, **options)
     print(f"{store}: " + ", ".join(f"{count:,} {role}" for role, count in counts.items()))
@@ -290,24 +296,31 @@ def score(
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="Table of ratings; the stored test split if left out.")
     ] = None,
+    unknown: Unknown = None,
     row: Row = None,
     column: Column = None,
     value: Value = None,
     delimiter: Delimiter = None,
     as_json: Json = False,
 ) -> None:
-    """Score predictions: RMSE, MAE and their number."""
-    from rfmdist.cli.show import show
+    """Score predictions: RMSE, MAE and their number.
+
+    Cold entries, whose ids were not seen in fitting, are told beside the rest: they are among the others, with what is
+    known without the id, unless they are to be left out or an error.
+    """
+    from rfmdist.cli.facts import score_facts
+    from rfmdist.cli.show import show, tell_cold
     from rfmdist.completion import Completion
     from rfmdist.observations.tables import read_table
 
-    completed = Completion.open(completion)
+    completed, options = Completion.open(completion), given(unknown=unknown)
     if file is None:
-        scores = completed.score()
+        scores = completed.score(**options)
     else:
         table = read_table(file, row, column, value, delimiter)
-        scores = completed.score(table["row"], table["column"], table["value"])
-    show({"rmse": scores.rmse, "mae": scores.mae, "count": scores.count}, as_json)
+        scores = completed.score(table["row"], table["column"], table["value"], **options)
+        tell_cold(scores.cold.count + scores.cold.left_out, len(table), "entries", **options)
+    show(score_facts(scores), as_json)
 
 
 @app.command(cls=Verb)
@@ -315,22 +328,33 @@ def predict(
     completion: Completed,
     pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="Table of row and column ids.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="CSV, or Parquet by suffix.")],
+    unknown: Unknown = None,
     row: Row = None,
     column: Column = None,
     delimiter: Delimiter = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Predict entries given by the users' own ids."""
+    """Predict entries given by the users' own ids.
+
+    An id that was not seen in fitting gets what is known without it, the mean and the other's offset; or no number
+    (nan), no line (skip), or a refusal (error).
+    """
     from rfmdist.cli.facts import id_names
     from rfmdist.cli.paths import check_output, write_tables
+    from rfmdist.cli.show import tell_cold
     from rfmdist.completion import Completion
     from rfmdist.observations.tables import read_table
 
     check_output(output, overwrite)
-    completed = Completion.open(completion)
+    completed, options = Completion.open(completion), given(unknown=unknown)
     table = read_table(pairs, row, column, delimiter=delimiter, pairs=True)
-    table["prediction"] = completed.predict(table["row"], table["column"])
+    cold = completed.is_cold(table["row"], table["column"])
+    asked = len(table)
+    if unknown == "skip":
+        table, options = table[~cold], {}
+    table["prediction"] = completed.predict(table["row"], table["column"], **options)
     table.columns = [*id_names(pairs, row, column, delimiter), "prediction"]
+    tell_cold(int(cold.sum()), asked, "pairs", **given(unknown=unknown))
     print(f"{output}: {write_tables([table], output):,} predictions")
 
 
@@ -346,29 +370,37 @@ def recommend(
     include_observed: Annotated[
         bool, typer.Option("--include-observed", help="Also columns that were observed in the row.")
     ] = False,
+    unknown: Unknown = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Recommend to each row the columns of greatest prediction.
 
-    Without -o the rows named are shown. A file has them in the store's order.
+    Without -o the rows named are shown. A file has them in the store's order. A row that was not seen in fitting gets
+    the columns of greatest offset; or nothing (nan, skip), or a refusal (error).
     """
     from rfmdist.cli.facts import read_ids
     from rfmdist.cli.paths import check_output, write_tables
-    from rfmdist.cli.show import show_table
+    from rfmdist.cli.show import show_table, tell_cold
     from rfmdist.completion import Completion
     from rfmdist.errors import InputError
 
-    wanted = [*(ids or []), *(read_ids(rows) if rows is not None else [])] or None
-    options = given(rows=wanted, k=k) | {"exclude_observed": not include_observed}
+    wanted = [*(ids or []), *(read_ids(rows) if rows is not None else [])]
+    options = given(rows=wanted or None, k=k, unknown=unknown) | {"exclude_observed": not include_observed}
+    if output is None and not wanted:
+        raise InputError("recommendations for all rows go to a file: name it with -o, or name rows")
+    if output is not None:
+        check_output(output, overwrite)
+    completed = Completion.open(completion)
+    cold = int((completed.observations.row_codes(wanted) < 0).sum()) if wanted else 0
     if output is None:
-        if wanted is None:
-            raise InputError("recommendations for all rows go to a file: name it with -o, or name rows")
-        show_table("recommendations", Completion.open(completion).recommend(**options), as_json)
+        frame = completed.recommend(**options)
+        tell_cold(cold, len(wanted), "rows", **given(unknown=unknown))
+        show_table("recommendations", frame, as_json, cold=cold)
         return
-    check_output(output, overwrite)
-    frames = Completion.open(completion).recommendations(**options)
-    print(f"{output}: {write_tables(frames, output):,} recommendations")
+    written = write_tables(completed.recommendations(**options), output)
+    tell_cold(cold, len(wanted), "rows", **given(unknown=unknown))
+    print(f"{output}: {written:,} recommendations")
 
 
 @app.command(cls=Verb)

@@ -11,6 +11,7 @@ import pandas as pd
 from rfmdist.engine.plan import Plan, Speed
 from rfmdist.engine.planner import plan_dense, plan_factored
 from rfmdist.errors import InputError
+from rfmdist.features.protocol import Scores
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import Role
 from rfmdist.observations.places import place_of, size_of
@@ -119,6 +120,11 @@ def fit_facts(model: LinRFM, output: str | Path) -> dict[str, Any]:
     }
 
 
+def score_facts(scores: Scores) -> dict[str, Any]:
+    """Return the errors of what was scored, and beside them those of the cold entries, which are among the others."""
+    return _errors(scores) | {"cold": _errors(scores.cold)}
+
+
 def id_names(path: Path, row: str | None, column: str | None, delimiter: str | None) -> list[str]:
     """Return the names of a table's row and column ids: its own where it has a header, else row and column."""
     table = next(iter(read_sources(path, row, column, delimiter=delimiter, pairs=True)))
@@ -144,6 +150,10 @@ def read_ids(path: Path) -> list[str]:
     if not ids:
         raise InputError(f"{path}: holds no ids; write one a line")
     return ids
+
+
+def _errors(scores: Scores) -> dict[str, Any]:
+    return {"rmse": scores.rmse, "mae": scores.mae, "count": scores.count, "left_out": scores.left_out}
 
 
 def _settings(stored: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -28,6 +28,10 @@ FitMemory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Budget for the process, or each worker; else what is free.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there, once the new is complete.")]
+Unknown = Annotated[
+    str | None,
+    typer.Option(metavar="offsets|nan|skip|error", help="What ids get that were not seen in fitting."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 # Places of stores are text: a Path would drop a slash of a URL.
 Store = Annotated[str, typer.Argument(metavar="STORE", help="Store made by 'rfmdist ingest': a path or URL.")]

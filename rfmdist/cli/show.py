@@ -35,14 +35,22 @@ def show(facts: dict[str, Any], as_json: bool) -> None:
         print(f"{name:{width}}  {words}")
 
 
-def show_table(name: str, frame: pd.DataFrame, as_json: bool) -> None:
-    """Print a small table on standard output: one JSON object with its rows by ``name``, or aligned columns."""
+def show_table(name: str, frame: pd.DataFrame, as_json: bool, **facts: Any) -> None:
+    """Print a small table on standard output: aligned columns, or a JSON object of its rows by ``name``, and facts."""
     if as_json:
-        print(json.dumps({name: frame.to_dict(orient="records")}))
+        print(json.dumps({name: frame.to_dict(orient="records")} | facts))
     elif len(frame):
         print(frame.to_string(index=False, float_format="{:.4f}".format))
     else:
         print("none found")
+
+
+def tell_cold(count: int, asked: int, what: str, unknown: str = "offsets") -> None:
+    """Print on standard error how many were cold and what became of them, if any were."""
+    if count:
+        became = {"offsets": "they get what is known without these", "nan": "they get no prediction"}
+        told = became.get(unknown, "they are left out")
+        print(f"{count:,} of {asked:,} {what} have ids that were not seen in fitting; {told}", file=sys.stderr)
 
 
 class Bars:

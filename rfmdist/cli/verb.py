@@ -17,6 +17,8 @@ PYTHON = {
     "split": "rfmdist.observations.split:split",
     "plan": "rfmdist.lin_rfm:LinRFM",
     "fit": "rfmdist.lin_rfm:LinRFM",
+    "score": "rfmdist.completion:Completion.score",
+    "predict": "rfmdist.completion:Completion.predict",
     "recommend": "rfmdist.completion:Completion.recommend",
     "similar": "rfmdist.completion:Completion.similar",
 }

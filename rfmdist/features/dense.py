@@ -131,6 +131,14 @@ class DenseFeatures:
         self._multiply(block, solution, 0.0, rows, threads)
         return rows
 
+    def rows_alone(self, block: RowBlock, solution: NDArray[Any]) -> NDArray[np.float64]:
+        """Zeros: what a row is without any column, (rows,)."""
+        return np.zeros(block.stop - block.start)
+
+    def columns_alone(self) -> NDArray[np.float64]:
+        """Zeros: what a column is without any row, (n + 1,)."""
+        return np.zeros(self.size + 1)
+
     def update(
         self, total: Partial, rows: int, step: Step, floor: float, power: Fraction | int | str, run: PanelMap
     ) -> DenseFeatures:

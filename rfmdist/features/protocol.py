@@ -29,29 +29,43 @@ class Step:
 
 @dataclass
 class Scores:
-    """Sums over scored entries: their number, squared errors and absolute errors, float64."""
+    """Sums over scored entries, and over the cold ones among them: those with an id that was not seen in fitting.
 
-    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    Attributes
+    ----------
+    sums, cold_sums : float64 ndarray of shape (4,)
+        Number of entries, their squared errors and absolute errors, and the number of those without a prediction.
+    """
+
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
+    cold_sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
 
     @classmethod
-    def of(cls, predicted: NDArray[np.float64], observed: NDArray[Any]) -> Self:
-        """Scores of predictions against observed values, ndarrays of shape (entries,).
+    def of(cls, predicted: NDArray[np.float64], observed: NDArray[Any], cold: NDArray[np.bool_] | None = None) -> Self:
+        """Scores of predictions against observed values, ndarrays of one shape; ``cold`` tells which entries are.
 
-        Entries that are not determined, whose prediction is NaN, are left out.
+        Entries whose prediction is NaN are left out.
         """
-        error = predicted - observed
-        unknown = np.isnan(predicted)
-        if unknown.any():
-            error = error[~unknown]
-        return cls(np.array([len(error), np.sum(error**2), np.sum(np.abs(error))]))
+        error = np.ravel(predicted - observed)
+        return cls(_sums(error)) if cold is None else cls(_sums(error), _sums(error[np.ravel(cold)]))
 
     def __add__(self, other: Scores) -> Scores:
-        return Scores(self.sums + other.sums)
+        return Scores(self.sums + other.sums, self.cold_sums + other.cold_sums)
+
+    @property
+    def cold(self) -> Scores:
+        """Scores of the cold entries alone, which are among the others."""
+        return Scores(self.cold_sums, self.cold_sums)
 
     @property
     def count(self) -> int:
         """Number of scored entries."""
         return int(self.sums[0])
+
+    @property
+    def left_out(self) -> int:
+        """Number of entries that were not scored, since nothing is predicted there."""
+        return int(self.sums[3])
 
     @property
     def rmse(self) -> float:
@@ -62,6 +76,14 @@ class Scores:
     def mae(self) -> float:
         """Mean absolute error; NaN without entries."""
         return float(self.sums[2] / self.sums[0]) if self.count else float("nan")
+
+
+def _sums(error: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums of errors (entries,), NaN where nothing was predicted."""
+    missing = np.isnan(error)
+    if missing.any():
+        error = error[~missing]
+    return np.array([len(error), np.sum(error**2), np.sum(np.abs(error)), np.count_nonzero(missing)])
 
 
 @dataclass
@@ -142,6 +164,17 @@ class Features(Protocol):
 
     def complete(self, block: RowBlock, solution: Any, threads: Threads) -> NDArray[Any]:
         """Standardised predictions of all columns of the block's rows, ndarray of shape (rows, n)."""
+        ...
+
+    def rows_alone(self, block: RowBlock, solution: Any) -> NDArray[np.float64]:
+        """Standardised predictions of the block's rows in a column of which nothing is known, ndarray (rows,)."""
+        ...
+
+    def columns_alone(self) -> NDArray[np.float64]:
+        """Standardised predictions of all columns in a row of which nothing is known, ndarray (n + 1,).
+
+        The last is that of a column of which nothing is known either.
+        """
         ...
 
     def update(

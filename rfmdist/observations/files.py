@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import zarr
@@ -19,7 +19,7 @@ from zarr.storage import LocalStore
 
 from rfmdist.errors import InputError, StoreError, UnreachableError, disk_error
 from rfmdist.observations.leftovers import in_use
-from rfmdist.observations.places import DOCUMENT, Place, UrlStore, exists, move, read_text, remove_at
+from rfmdist.observations.places import DOCUMENT, Place, UrlStore, beside, exists, move, read_text, remove_at
 
 REPLACED = "replaced"
 """Attribute of a group at a URL: which of its members is being replaced, and so may be lost when that is cut short."""
@@ -148,6 +148,41 @@ def in_place(group: zarr.Group, name: str, store: str) -> Iterator[str]:
         if isinstance(error, OSError):
             raise disk_error(error, store) from None
         raise
+
+
+@contextmanager
+def appearing(path: Place) -> Iterator[Store]:
+    """Yield a new store for Zarr whose contents are put at ``path`` when the block ends well; else they are removed.
+
+    It is a hidden name beside ``path``; at a URL the server copies it there in the end. What is at ``path`` goes only
+    then. On a disk, what killed processes left half written goes.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written.
+    """
+    path = path.resolve() if isinstance(path, Path) else path
+    temporary = beside(path, "partial")
+    try:
+        if isinstance(temporary, Path):
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+        with in_use(temporary) if isinstance(temporary, Path) else nullcontext():
+            yield LocalStore(temporary) if isinstance(temporary, Path) else UrlStore(temporary)
+        if isinstance(temporary, Path) and isinstance(path, Path):
+            replace_folder(temporary, path)
+    except BaseException as error:
+        settle_writes()
+        if isinstance(temporary, Path):
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with suppress(UnreachableError):  # what failed first is told
+                remove_at(temporary)
+        if isinstance(error, OSError):
+            raise disk_error(error, str(path)) from None
+        raise
+    if isinstance(path, str):
+        replace_store(str(temporary), path)
 
 
 def spill_folder(group: zarr.Group) -> Path:

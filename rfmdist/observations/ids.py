@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
+from rfmdist.observations.unknown import refuse_unknown
 
 EXACT = 1 << 53
 """Floats from here on no longer tell neighbouring integers apart."""
@@ -37,33 +38,64 @@ def codes_of(known: pd.Index[Any], ids: Any) -> NDArray[np.int64]:
 
 
 def known_codes(observations: Any, given: Any, axis: int, *, codes: bool) -> NDArray[np.int64]:
-    """Codes of ids of rows (``axis`` 0) or columns (1), or codes as they are given, in the shape of ``given``.
-
-    Of ``observations``, or for codes of whatever has their shape.
+    """Codes as `find_codes` gives them, all of them known.
 
     Raises
     ------
     InputError
         If one of them is not among the observations'.
     """
+    found = find_codes(observations, given, axis, codes=codes)
+    refuse_unknown(observations, (axis, given, found))
+    return found
+
+
+def find_codes(observations: Any, given: Any, axis: int, *, codes: bool) -> NDArray[np.int64]:
+    """Codes of ids of rows (``axis`` 0) or columns (1), or codes as they are given, in the shape of ``given``.
+
+    Of ``observations``, or for codes of whatever has their shape. An id that is not known has code -1.
+
+    Raises
+    ------
+    InputError
+        If a code is out of range, or lists of different lengths are given.
+    """
     what, size = ("row", "column")[axis], observations.shape[axis]
-    array = np.asarray(given) if codes else as_given(given)
-    if codes:
-        if array.dtype.kind not in "iu" and array.size:
-            raise InputError(f"{what} codes must be whole numbers below {size}; give ids without codes=True")
-        bad = (array < 0) | (array >= size)
-        found = np.where(bad, -1, array).astype(np.int64)
-    else:
+    try:
+        array = np.asarray(given) if codes else as_given(given)
+    except ValueError:  # NumPy's of lists that are no array
+        array = np.empty(1, object)
+        array[0] = given
+    if array.dtype == object and any(isinstance(x, list | tuple | np.ndarray) for x in np.ravel(array)):
+        raise InputError(f"{what}s are lists of different lengths: give one {what} for each entry")
+    if not codes:
         look_up = observations.row_codes if axis == 0 else observations.column_codes
-        found = look_up(np.ravel(array)).reshape(np.shape(array))
-        bad = found < 0
+        return look_up(np.ravel(array)).reshape(np.shape(array))
+    if array.dtype.kind not in "iu" and array.size:
+        raise InputError(f"{what} codes must be whole numbers below {size}; give ids without codes=True")
+    bad = (array < 0) | (array >= size)
     if bad.any():
         wrong = np.ravel(array)[int(np.argmax(np.ravel(bad)))]
         raise InputError(
-            f"{what} {'code' if codes else 'id'} {wrong} was not seen in fitting"
-            f" ({size} {what}s were); leave it out, or fit again with its entries"
+            f"{what} code {wrong} was not seen in fitting ({size} {what}s were); leave it out, or fit again with its"
+            " entries"
         )
-    return found
+    return array.astype(np.int64)
+
+
+def followed_by(known: pd.Index[Any], ids: NDArray[Any]) -> tuple[pd.Index[Any], NDArray[np.int64]]:
+    """Return the known ids and after them others, each once, and the places of these in it.
+
+    All become text if they are not integers alone.
+    """
+    places, others = pd.factorize(np.array([_text(identifier) or str(identifier) for identifier in ids], object))
+    more = pd.Index(others)
+    if pd.api.types.is_integer_dtype(known.dtype):
+        try:
+            more = pd.Index(np.array([int(text) for text in others], np.int64))
+        except (ValueError, OverflowError):
+            known = known.map(str)
+    return known.append(more), len(known) + places
 
 
 def check_ids(ids: Any, size: int, name: str) -> pd.Index[Any]:

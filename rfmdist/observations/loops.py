@@ -302,7 +302,7 @@ def standardize(
 # ---- components ---------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def link(least: Array, left: Array, right: Array) -> None:
     """Join the sets of ``left[t]`` and ``right[t]`` for all t; ``least`` (n,) holds the least member of each one's set.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -17,6 +18,7 @@ from rfmdist.observations.layout import SHARD
 from rfmdist.observations.sources import read_sources
 from rfmdist.observations.staging import Batch, Stage
 from rfmdist.observations.store import Observations
+from rfmdist.observations.unknown import Unknown, check_unknown
 
 
 def split(
@@ -31,6 +33,7 @@ def split(
     column: str | int | None = None,
     delimiter: str | None = None,
     memory: str | int = "1GB",
+    unknown: Unknown = "offsets",
 ) -> dict[str, int]:
     """Store the role of every entry; an earlier split and stored offsets are replaced.
 
@@ -47,7 +50,7 @@ def split(
     test : float, default 0
         Fraction of all entries, to be used for test.
     test_file : str or Path, or a list of these, optional
-        Tables whose (row, column) pairs become test entries; all of them must be in the store.
+        Tables whose (row, column) pairs become test entries; all of them must be in the store, but for ``unknown``.
     leave_out : int, optional
         Number of entries of each row with more than that many entries, drawn at random, to be used for test.
     seed : int, default 0
@@ -56,6 +59,10 @@ def split(
         Of ``test_file``, as in `rfmdist.ingest`.
     memory : str or int, default "1GB"
         Budget for reading ``test_file``.
+    unknown : {"offsets", "nan", "skip", "error"}, default "offsets"
+        "error" refuses entries of ``test_file`` with a row or column id that is not in the store. Otherwise they are
+        left out, since a store holds no entries of ids that it does not have, and a warning tells how many:
+        `Completion.score` takes them with the others, as its own ``unknown`` says.
 
     Returns
     -------
@@ -65,12 +72,14 @@ def split(
     Raises
     ------
     InputError
-        If the store is a completion, a fraction is out of range, two ways are given, a pair of the file is not
-        in the store, or no entry would be left for training.
+        If the store is a completion, a fraction is out of range, two ways are given, a pair of the file is not in the
+        store though its ids are, or these are not and ``unknown`` is "error", none is, or no entry would be left for
+        training.
     StoreError
         If the store is damaged or the disk full; the earlier split is then still there.
     """
     _check(validation, test, test_file, leave_out, seed)
+    check_unknown(unknown)
     observations.refuse_change()
     if test_file is not None:
         files = [test_file] if isinstance(test_file, str | Path) else list(test_file)
@@ -80,7 +89,10 @@ def split(
                     stage.add(table)
             if stage.entries == 0:
                 raise InputError(f"{', '.join(map(str, files))}: no entries, nothing to test on")
-            return _store(observations, _in_file(observations, stage), validation, seed)
+            left_out = _LeftOut(observations, stage, unknown)
+            counts = _store(observations, _in_file(observations, stage, left_out), validation, seed)
+            left_out.tell()
+            return counts
     chosen = (
         _fraction(observations, test or 0.0, seed) if leave_out is None else _of_rows(observations, leave_out, seed)
     )
@@ -128,24 +140,62 @@ def _of_rows(observations: Observations, count: int, seed: int) -> Iterator[NDAr
         yield chosen
 
 
-def _in_file(observations: Observations, stage: Stage) -> Iterator[NDArray[np.bool_]]:
+class _LeftOut:
+    """The entries of a test file whose ids the store does not have."""
+
+    def __init__(self, observations: Observations, stage: Stage, unknown: Unknown) -> None:
+        self._name, self._stage, self._unknown = observations.name, stage, unknown
+        self._count, self._first = 0, stage.entries
+
+    def add(self, orders: NDArray[np.int64]) -> None:
+        """Count those that came in at these positions."""
+        if len(orders):
+            self._count, self._first = self._count + len(orders), min(self._first, int(orders.min()))
+
+    def check(self) -> None:
+        """Refuse them if they are an error, or all there is."""
+        every = self._count == self._stage.entries
+        if self._count and (every or self._unknown == "error"):
+            some = f"all {self._count:,}" if every else f"{self._count:,} of {self._stage.entries:,}"
+            whose = "this test entry" if self._count == 1 else f"{some} test entries, this one the first,"
+            mend = "" if every else ", or leave these out with unknown='skip'"
+            raise InputError(
+                f"{self._stage.place(self._first)}: the ids of {whose} are not in {self._name}; ingest the test file"
+                f" together with the others{mend}"
+            )
+
+    def tell(self) -> None:
+        """Warn of them."""
+        if self._count:
+            warnings.warn(
+                f"{self._count:,} of {self._stage.entries:,} test entries, the first {self._stage.place(self._first)},"
+                f" have ids that are not in {self._name}; they are left out, scoring the file takes them in",
+                stacklevel=3,
+            )
+
+
+def _in_file(observations: Observations, stage: Stage, left_out: _LeftOut) -> Iterator[NDArray[np.bool_]]:
     """The entries taken in by ``stage``, by a merge of two sorted streams."""
     stage.use_codes("row", observations.row_ids)
     stage.use_codes("column", observations.column_ids)
     ranges = observations.ranges()
-    for (start, stop), wanted in zip(ranges, _by_range(stage.batches(), ranges), strict=True):
-        block = observations.row_block(start, stop)
+    for (start, stop), asked_for in zip(ranges, _by_range(stage.batches(), ranges), strict=True):
+        known = (asked_for.rows >= 0) & (asked_for.columns >= 0)
+        left_out.add(asked_for.order[~known])
+        block, wanted = observations.row_block(start, stop), asked_for[known]
         there, asked = (
             (rows - start) * np.int64(observations.shape[1]) + columns
             for rows, columns in ((block.rows, block.indices), (wanted.rows.astype(np.int64), wanted.columns))
         )
-        unknown = (wanted.rows < 0) | (wanted.columns < 0) | ~np.isin(asked, there)
-        if unknown.any():
-            place = stage.place(int(wanted.order[np.argmax(unknown)]))
+        missing = ~np.isin(asked, there)
+        if missing.any():
+            place = stage.place(int(wanted.order[np.argmax(missing)]))
             raise InputError(
-                f"{place}: this entry is not in {observations.name}; ingest the test file together with the others"
+                f"{place}: this entry is not in {observations.name}; ingest the test file together with the others, or"
+                " split without it and score the file"
             )
         yield np.isin(there, asked)
+    left_out.check()
 
 
 def _by_range(batches: Iterator[Batch], ranges: list[tuple[int, int]]) -> Iterator[Batch]:

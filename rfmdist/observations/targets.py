@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +24,32 @@ from rfmdist.observations.store import Observations
 
 UNREAD = ""
 """Of the mark of a split: to be read from the observations."""
+
+
+@contextmanager
+def one_split(observations: Observations) -> Iterator[Callable[[], None]]:
+    """Have all that is fitted within the block be of one split; yield what asks whether it still is.
+
+    In the end that is asked once more; and when something fails, since a split that another process stores takes the
+    column-ordered copy away, and the entries of two splits fit no model.
+
+    Raises
+    ------
+    InputError
+        If another split was stored meanwhile.
+    """
+    mark = observations.split_mark
+
+    def check() -> None:
+        if observations.split_mark != mark:
+            raise InputError(f"{observations.name}: was split anew while it was fitted; fit again") from None
+
+    try:
+        yield check
+    except Exception:
+        check()
+        raise
+    check()
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +178,16 @@ class Targets:
         if self.scales is not None:
             values *= self.scales.of(block)
         values += self.offsets.of(block)
+        return values if self.clip is None else np.clip(values, *self.clip)
+
+    def predictions_at(
+        self, rows: NDArray[np.int64], columns: NDArray[np.int64], standardized: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Do the same at codes; -1 is a row or a column of which nothing is known, with offset 0 and scale 1."""
+        offsets, values = self.offsets, self.unit * standardized
+        if self.scales is not None:
+            values *= np.append(self.scales.rows, 1.0)[rows]
+        values += offsets.mean + np.append(offsets.rows, 0.0)[rows] + np.append(offsets.columns, 0.0)[columns]
         return values if self.clip is None else np.clip(values, *self.clip)
 
     def _read(self, start: int, stop: int) -> tuple[RowBlock, RowBlock | None]:
