@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what is imported before main runs, Ctrl-C ends in a traceback
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     try:
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:  # as it is where the process was started with it closed
+            if isinstance(stream, TextIOWrapper):  # it is None where the process was started with it closed
                 stream.reconfigure(errors="replace")
         from rfmdist.cli import app
 
@@ -29,12 +30,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pass
     except SystemExit as end:
         if end.code != INTERRUPTED:  # with it Typer ends on Ctrl-C, and says nothing
+            _flush()
             raise
     # A Ctrl-C inside of an exec() is remembered by Python, which would in the end kill itself: the next one forgets it.
     exec("")
     _die_of_the_next()
     print("rfmdist: interrupted", file=sys.stderr)
     sys.exit(INTERRUPTED)
+
+
+def _flush() -> None:
+    """Write out what was printed; where that fails, say so, and have Python not try again."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        import os
+
+        from rfmdist.cli.verb import FAILED
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # whoever read has seen enough
+            print(f"rfmdist: standard output cannot be written ({error.strerror})", file=sys.stderr)
+        sys.exit(FAILED)
 
 
 def _die_of_the_next() -> None:

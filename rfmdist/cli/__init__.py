@@ -252,7 +252,6 @@ def fit(
     Settings that are 'auto' are chosen on the validation entries; test entries are left alone. The plan is told
     before work begins, and what really happened beside it at the end.
     """
-    from rfmdist.cli.facts import fit_facts
     from rfmdist.cli.measured import Measured
     from rfmdist.cli.paths import check_output, cluster
     from rfmdist.cli.show import FitProgress, show
@@ -277,6 +276,8 @@ def fit(
         bars.foreword = f"choosing takes at most {model.choosing_bound:.1f} times as long as one fit"
         model.fit(observations, client=client)
         model.completion_.save(output, overwrite=overwrite)
+    from rfmdist.cli.facts import fit_facts  # now that the fit is over: what it imports takes 70 MB
+
     show(fit_facts(model, output) | measured.beside(model.plan_), as_json)
 
 
@@ -310,7 +311,9 @@ def score(
 def predict(
     completion: Completed,
     pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="Table of row and column ids.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="CSV, or Parquet by suffix.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="CSV, or Parquet by suffix; - for standard output.")
+    ],
     row: Row = None,
     column: Column = None,
     delimiter: Delimiter = None,
@@ -318,7 +321,7 @@ def predict(
 ) -> None:
     """Predict entries given by the users' own ids."""
     from rfmdist.cli.facts import id_names
-    from rfmdist.cli.paths import check_output, write_tables
+    from rfmdist.cli.paths import check_output, show_written, write_tables
     from rfmdist.completion import Completion
     from rfmdist.observations.tables import read_table
 
@@ -327,7 +330,7 @@ def predict(
     table = read_table(pairs, row, column, delimiter=delimiter, pairs=True)
     table["prediction"] = completed.predict(table["row"], table["column"])
     table.columns = [*id_names(pairs, row, column, delimiter), "prediction"]
-    print(f"{output}: {write_tables([table], output):,} predictions")
+    show_written(output, write_tables([table], output), "predictions")
 
 
 @app.command(cls=Verb)
@@ -350,7 +353,7 @@ def recommend(
     Without -o the rows named are shown. A file has them in the store's order.
     """
     from rfmdist.cli.facts import read_ids
-    from rfmdist.cli.paths import check_output, write_tables
+    from rfmdist.cli.paths import check_output, show_written, write_tables
     from rfmdist.cli.show import show_table
     from rfmdist.completion import Completion
     from rfmdist.errors import InputError
@@ -364,7 +367,7 @@ def recommend(
         return
     check_output(output, overwrite)
     frames = Completion.open(completion).recommendations(**options)
-    print(f"{output}: {write_tables(frames, output):,} recommendations")
+    show_written(output, write_tables(frames, output), "recommendations")
 
 
 @app.command(cls=Verb)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from rfmdist.errors import InputError
 from rfmdist.observations.columns import Given, is_number, resolve_columns
 from rfmdist.observations.delimited import TextLayout, look_at, quoted_path
+from rfmdist.observations.files import check_table
 
 FRAME = "frame"
 """Name under which DuckDB sees a table that is in memory."""
@@ -161,8 +162,7 @@ def read_files(source: Any, given: Given, delimiter: str | None = None) -> Itera
     if not isinstance(source, str | Path):
         raise InputError(f"a table must be a path or a data frame, not {type(source).__name__}")
     path = Path(source)
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
+    check_table(path)
     if path.is_dir():
         files = sorted(path.glob("*.parquet"))
         if not files:
