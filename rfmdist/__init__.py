@@ -1,11 +1,11 @@
 """rfmdist: completion of huge, mostly unobserved matrices with linear Recursive Feature Machines.
 
-Names are loaded when they are first used, so that the command line answers at once.
+Names are loaded when they are first used, so that the command line answers at once. Nothing else is imported here:
+until the command line's ``main`` runs, Ctrl-C ends in a traceback.
 """
 
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False
+"""As that of ``typing``, which takes most of such a start to import."""
 
 if TYPE_CHECKING:
     from rfmdist.completion import Completion
@@ -61,11 +61,9 @@ _HOMES = {
 }
 
 
-if find_spec("cupy") is not None:  # before anything imports it
-    import_module("rfmdist.machine").place_cupy()
-
-
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'rfmdist' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"rfmdist.{_HOMES[name]}"), name)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfmdist.engine.calibrate import warm
 from rfmdist.engine.memory import COMPILED_LATER, COMPILER, FRESH, FRESH_WORKER
-from rfmdist.engine.plan import NOTHING, Additions, Machine, Plan
+from rfmdist.engine.plan import NOTHING, Additions, Machine, Plan, check_memory
 from rfmdist.engine.planner import make_plan
 from rfmdist.engine.workers import everywhere, workers_of
-from rfmdist.errors import InputError
 from rfmdist.features.augmented import Extras
 from rfmdist.machine import parse_size, resident_bytes
 from rfmdist.observations.scratch import Scratch
@@ -52,8 +50,8 @@ def plan(observations: Any, *, memory: str | int | None = None, workers: int = 0
     Raises
     ------
     InputError
-        If a setting is out of range, or the budget cannot be met: a figure is told that is enough, even where the
-        kernels have to be compiled first.
+        If a setting is out of range, or the budget cannot be met: the least that is enough is told, once the kernels
+        were compiled on this machine.
     """
     from rfmdist.lin_rfm import LinRFM
 
@@ -67,7 +65,8 @@ def plan(observations: Any, *, memory: str | int | None = None, workers: int = 0
     budget = None if memory is None else parse_size(memory)
     folder = observations.scratch_folder()
     disk = _room(None if folder is None else Scratch(folder))
-    made = _foreseen(model, observations, Machine.of(budget, FRESH, workers, 1 if workers else None, disk))
+    made = plan_of(model, observations, Machine.of(budget, FRESH, workers, 1 if workers else None, disk))
+    check_memory(made)
     check_extras(model, made)
     return made
 
@@ -81,12 +80,17 @@ def plan_here(model: LinRFM, observations: Observations, client: Any = None, scr
     dtype = model.dtype if model.noise == "auto" else "float64"
     disk = _room(scratch)
     if client is not None:
-        everywhere(client, warm, _foreseen(model, observations, _cluster(memory, client, disk)), dtype)
-        return plan_of(model, observations, _cluster(memory, client, disk))
-    compiled = warm(_foreseen(model, observations, Machine.of(memory, resident_bytes(), disk=disk)), dtype)
+        everywhere(client, warm, plan_of(model, observations, _cluster(memory, client, disk)), dtype)
+        made = plan_of(model, observations, _cluster(memory, client, disk))
+        check_memory(made)
+        return made
+    compiled = warm(plan_of(model, observations, Machine.of(memory, resident_bytes(), disk=disk)), dtype)
     made = _with_kernels(model, observations, memory, compiled, disk)
     # With the kernels loaded less is left, so that this may be a plan of another kind, which has kernels of its own.
-    return _with_kernels(model, observations, memory, True, disk) if warm(made, dtype) else made
+    if warm(made, dtype):
+        compiled, made = True, _with_kernels(model, observations, memory, True, disk)
+    check_memory(made, COMPILER if compiled else 0)
+    return made
 
 
 def _room(scratch: Scratch | None) -> float:
@@ -102,14 +106,6 @@ def _with_kernels(model: LinRFM, observations: Observations, memory: int | None,
     return plan_of(model, observations, Machine.of(memory, base, disk=disk), ids_read="pandas" in sys.modules)
 
 
-def _foreseen(model: LinRFM, observations: Observations, machine: Machine) -> Plan:
-    """Plan for processes whose kernels may not be loaded yet; a refusal's figure is enough even to compile them."""
-    with suppress(InputError):
-        return plan_of(model, observations, machine)
-    base, worker_base = max(FRESH, machine.base), max(FRESH_WORKER, machine.worker_base)
-    return plan_of(model, observations, machine._replace(base=base + COMPILER, worker_base=worker_base + COMPILER))
-
-
 def _cluster(memory: int | None, client: Any, disk: float) -> Machine:
     """What each worker may take: the budget, or what is free there and below its limit."""
     workers = workers_of(client)
@@ -118,7 +114,7 @@ def _cluster(memory: int | None, client: Any, disk: float) -> Machine:
 
 
 def plan_of(model: LinRFM, observations: Observations, machine: Machine, *, ids_read: bool = False) -> Plan:
-    """Plan a model's fit; one with a given noise is of both sides in float64."""
+    """Plan a model's fit, be it more than is allowed; one with a given noise is of both sides in float64."""
     rank, additions = greatest_rank(model.rank), _additions(model, observations)._replace(ids_read=ids_read)
     power = AS_MUCH_AS if isinstance(model.power, str) else float(model.power)
     if model.noise != "auto":

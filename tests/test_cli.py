@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gzip
 import json
+import os
 import re
 import shutil
 import signal
@@ -50,8 +51,10 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
     def run(*arguments: str | Path) -> Output:
         capsys.readouterr()
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
         with pytest.raises(SystemExit) as end:
             main([str(argument) for argument in arguments])
+        signal.signal(signal.SIGINT, on_ctrl_c)
         captured = capsys.readouterr()
         return Output(int(end.value.code or 0), captured.out, captured.err)
 
@@ -480,8 +483,42 @@ BAD: dict[str, tuple[Callable[[], None] | None, str | list[str], str]] = {
     "split in two ways": (None, "split store.zarr --test 0.1 --leave-out 2", "not both"),
     "split of a completion": (None, "split fitted.zarr --test 0.2", "fitted.zarr: is a completion"),
     "no store": (None, "info nope.zarr", "nope.zarr: no such store"),
-    "a folder for a store": (lambda: Path("folder").mkdir(), "info folder", "folder: not a Zarr store"),
-    "a file to info": (None, "info ratings.csv", "ratings.csv: not a Zarr store"),
+    "a folder for a store": (lambda: Path("folder").mkdir(), "info folder", "folder: is a folder, not a store"),
+    **{
+        f"a file to {verb}": (
+            None,
+            f"{verb} ratings.csv {options}",
+            "ratings.csv: is a file, not a store; ingest it first: rfmdist ingest ratings.csv -o ratings.zarr",
+        )
+        for verb, options in {
+            "info": "",
+            "plan": "",
+            "fit": "-o new.zarr",
+            "split": "--test 0.1",
+            "annotate": "ratings.csv --rows",
+            "score": "",
+            "predict": "ratings.csv -o new.csv",
+            "recommend": "1000",
+            "similar": "f001",
+        }.items()
+    },
+    "a zip file to fit": (_write("new.zip", "PK"), "fit new.zip -o new.zarr", "new.zip: is a zip file, not a store"),
+    "a store to ingest": (None, "ingest store.zarr -o new.zarr", "store.zarr: is a store, not a table; name a file"),
+    "a completion to score": (None, "score fitted.zarr dense.zarr", "dense.zarr: is a store, not a table"),
+    "a store of pairs": (None, "predict fitted.zarr store.zarr -o new.csv", "store.zarr: is a store, not a table"),
+    "a store of rows": (None, "recommend fitted.zarr --rows store.zarr", "store.zarr: is a store, not a table"),
+    "a zip file to ingest": (_write("new.zip", "PK"), "ingest new.zip -o new.zarr", "new.zip: is a zip file; unpack"),
+    "HDF5 to ingest": (_write("new.h5ad", "HDF"), "ingest new.h5ad -o new.zarr", "new.h5ad: is HDF5, not a table"),
+    "a pipe for a store": (
+        lambda: os.mkfifo("pipe"),
+        "ingest ratings.csv -o pipe --column film --overwrite",
+        "pipe: is not a store, so it will not be overwritten",
+    ),
+    "a pipe for a completion": (
+        lambda: os.mkfifo("pipe"),
+        "fit store.zarr -o pipe --overwrite",
+        "pipe: is not a store, so it will not be overwritten",
+    ),
     "other version": (_set_version, "info store.zarr", "store version 99"),
     "torn store": (_lose_array, "fit store.zarr -o new.zarr", "X/indices is missing"),
     "missing shard, info": (_lose_shard, "info store.zarr", "a part of X/data is missing"),

@@ -262,7 +262,6 @@ def fit(
     Settings that are 'auto' are chosen on the validation entries; test entries are left alone. The plan is told
     before work begins, and what really happened beside it at the end.
     """
-    from rfmdist.cli.facts import fit_facts
     from rfmdist.cli.measured import Measured
     from rfmdist.cli.paths import check_output, cluster
     from rfmdist.cli.show import FitProgress, show
@@ -287,6 +286,8 @@ def fit(
         bars.foreword = f"choosing takes at most {model.choosing_bound:.1f} times as long as one fit"
         model.fit(observations, client=client)
         model.completion_.save(output, overwrite=overwrite)
+    from rfmdist.cli.facts import fit_facts  # now that the fit is over: what it imports takes 70 MB
+
     show(fit_facts(model, output) | measured.beside(model.plan_), as_json)
 
 
@@ -327,7 +328,9 @@ def score(
 def predict(
     completion: Completed,
     pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help="Table of row and column ids.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="CSV, or Parquet by suffix.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="CSV, or Parquet by suffix; - for standard output.")
+    ],
     unknown: Unknown = None,
     row: Row = None,
     column: Column = None,
@@ -340,7 +343,7 @@ def predict(
     (nan), no line (skip), or a refusal (error).
     """
     from rfmdist.cli.facts import id_names
-    from rfmdist.cli.paths import check_output, write_tables
+    from rfmdist.cli.paths import check_output, show_written, write_tables
     from rfmdist.cli.show import tell_cold
     from rfmdist.completion import Completion
     from rfmdist.observations.tables import read_table
@@ -355,7 +358,7 @@ def predict(
     table["prediction"] = completed.predict(table["row"], table["column"], **options)
     table.columns = [*id_names(pairs, row, column, delimiter), "prediction"]
     tell_cold(int(cold.sum()), asked, "pairs", **given(unknown=unknown))
-    print(f"{output}: {write_tables([table], output):,} predictions")
+    show_written(output, write_tables([table], output), "predictions")
 
 
 @app.command(cls=Verb)
@@ -380,7 +383,7 @@ def recommend(
     the columns of greatest offset; or nothing (nan, skip), or a refusal (error).
     """
     from rfmdist.cli.facts import read_ids
-    from rfmdist.cli.paths import check_output, write_tables
+    from rfmdist.cli.paths import check_output, show_written, write_tables
     from rfmdist.cli.show import show_table, tell_cold
     from rfmdist.completion import Completion
     from rfmdist.errors import InputError
@@ -400,7 +403,7 @@ def recommend(
         return
     written = write_tables(completed.recommendations(**options), output)
     tell_cold(cold, len(wanted), "rows", **given(unknown=unknown))
-    print(f"{output}: {written:,} recommendations")
+    show_written(output, written, "recommendations")
 
 
 @app.command(cls=Verb)

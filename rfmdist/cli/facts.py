@@ -14,6 +14,7 @@ from rfmdist.errors import InputError
 from rfmdist.features.protocol import Scores
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import Role
+from rfmdist.observations.files import check_table
 from rfmdist.observations.places import place_of, size_of
 from rfmdist.observations.sources import read_sources
 from rfmdist.observations.store import Observations
@@ -143,8 +144,9 @@ def read_ids(path: Path) -> list[str]:
     InputError
         If the file cannot be read or holds no id.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    check_table(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file of ids, one a line")
     with open_text(path) as file:
         ids = [line.strip() for line in file if line.strip()]
     if not ids:

@@ -10,11 +10,12 @@ import gzip
 import json
 import logging
 import os
+import sys
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rfmdist.errors import InputError, RfmdistError, disk_error
 from rfmdist.observations.files import is_store
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 """A scheduler that is there answers within milliseconds; a busy one within seconds."""
+STANDARD_OUTPUT, OPENED = ("-", "/dev/stdout"), Path("/dev/fd")
+"""Names of standard output as a file, and where the files lie that this process was given open."""
 
 
 def check_output(output: str | Path, overwrite: bool, store: str | Path | None = None) -> None:
@@ -39,6 +42,8 @@ def check_output(output: str | Path, overwrite: bool, store: str | Path | None =
     InputError
         If something is there and may not be replaced, or the folder cannot be written to.
     """
+    if store is None and is_stream(Path(output)):
+        return
     path, source = place_of(output), None if store is None else place_of(store)
     if source is not None:
         _check_apart(path, source)
@@ -73,19 +78,32 @@ def _check_apart(path: Place, store: Place) -> None:
         raise InputError(f"{path}: lies within the store of observations, or around it; name another output")
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a table goes into what is there already, a pipe, a device or an open file, rather than in its place."""
+    opened = str(path) in STANDARD_OUTPUT or path.parent == OPENED
+    return opened or (path.exists() and not path.is_file() and not path.is_dir())
+
+
 def write_tables(frames: Iterable[pd.DataFrame], path: Path) -> int:
     """Write tables of the same columns one below the other; return the rows.
 
     By suffix as Parquet, or else as CSV, compressed where it ends in .gz.
 
-    The file appears when it is whole, and one table is in memory at a time.
+    A file appears when it is whole, a stream is written into, and one table is in memory at a time.
     """
+    append = _append_parquet if path.suffix in (".parquet", ".pq") else _append_csv
+    if is_stream(path):
+        try:
+            with _open_stream(path) as file:
+                return append(frames, path, file)
+        except OSError as error:
+            raise disk_error(error, str(path)) from None
     path = path.resolve()
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
-    append = _append_parquet if path.suffix in (".parquet", ".pq") else _append_csv
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = append(frames, temporary)
+        with temporary.open("wb") as file:
+            rows = append(frames, path, file)
         temporary.replace(path)
     except OSError as error:
         raise disk_error(error, str(path)) from None
@@ -94,16 +112,30 @@ def write_tables(frames: Iterable[pd.DataFrame], path: Path) -> int:
     return rows
 
 
-def _append_csv(frames: Iterable[pd.DataFrame], path: Path) -> int:
+def show_written(output: Path, rows: int, what: str) -> None:
+    """Tell how much a table holds: on standard error where the table itself went to a stream."""
+    print(f"{output}: {rows:,} {what}", file=sys.stderr if is_stream(output) else sys.stdout)
+
+
+def _open_stream(path: Path) -> BinaryIO:
+    """Open a stream to write; an open file is gone on with where it is, rather than begun anew."""
+    if str(path) in STANDARD_OUTPUT:
+        sys.stdout.flush()
+        return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    number = os.dup(int(path.name)) if path.parent == OPENED else os.open(path, os.O_WRONLY)
+    return os.fdopen(number, "wb")
+
+
+def _append_csv(frames: Iterable[pd.DataFrame], path: Path, file: BinaryIO) -> int:
     rows, header = 0, True
-    with (gzip.open if path.suffix == ".gz" else open)(path, "wt", encoding="utf-8", newline="") as file:
+    with gzip.open(file, "wb") if path.suffix == ".gz" else nullcontext(file) as target:
         for frame in frames:
-            frame.to_csv(file, index=False, header=header)
+            frame.to_csv(target, index=False, header=header, encoding="utf-8")
             rows, header = rows + len(frame), False
     return rows
 
 
-def _append_parquet(frames: Iterable[pd.DataFrame], path: Path) -> int:
+def _append_parquet(frames: Iterable[pd.DataFrame], path: Path, file: BinaryIO) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -113,7 +145,7 @@ def _append_parquet(frames: Iterable[pd.DataFrame], path: Path) -> int:
             if schema is None:  # said outright: a first table without rows does not show that its ids are text
                 types = [pa.string() if t.kind == "O" else pa.from_numpy_dtype(t) for t in frame.dtypes]
                 schema = pa.schema(list(zip(frame.columns, types, strict=True)))
-                writer = stack.enter_context(pq.ParquetWriter(path, schema))
+                writer = stack.enter_context(pq.ParquetWriter(file, schema))
             writer.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False))
             rows += len(frame)
     return rows

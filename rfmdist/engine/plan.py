@@ -32,6 +32,8 @@ SCATTER_FLOPS = 50.0
 KEPT_SHARE = 0.25
 """Share of the free memory that blocks read once may take, rather than be read at each iteration; a budget that was
 given may be used up."""
+ENOUGH = 1.02
+"""Times what was planned that a refusal names: what a process holds to begin with varies by some megabytes."""
 
 FeatureKind = Literal["dense", "factored"]
 Sides = Literal["columns", "both"]
@@ -276,7 +278,7 @@ class Plan:
         time = "" if speed is None else f", takes about {self.seconds(*speed):.2g} s"
         return (
             f"{self.features}, sides {self.sides}{rank}{most}, {len(self.groups)} groups of {self.group_entries:.2g}"
-            f" entries, blocks of {self.sizes.block_entries:.2g}{striped}; {held}{filed}; an iteration reads"
+            f" entries in blocks of {self.sizes.block_entries:.2g} entries{striped}; {held}{filed}; an iteration reads"
             f" {megabytes(self.read_bytes)}{moved}, {self.flops:.2g} flops{time}"
         )
 
@@ -297,8 +299,10 @@ class Plan:
         return self.flops / (share * flops) + self.read_bytes / (share * bytes_)
 
 
-def check_memory(plan: Plan) -> None:
+def check_memory(plan: Plan, compiler: int = 0) -> None:
     """Refuse a plan whose peak is more than is allowed.
+
+    ``compiler`` is what this process alone may take for having compiled the kernels, which the next one finds.
 
     Raises
     ------
@@ -309,11 +313,14 @@ def check_memory(plan: Plan) -> None:
     if plan.peak_bytes <= allowed:
         return
     each = " a worker" if plan.machine.workers else ""
-    needed = f"about {megabytes(plan.peak_bytes)}{each}; {megabytes(allowed)} are allowed{plan.machine.by}:"
+    enough = megabytes(int(ENOUGH * plan.peak_bytes))
+    needed = f"about {enough}{each}; {megabytes(allowed)} are allowed{plan.machine.by}:"
+    once = f", up to {megabytes(compiler)} of it to compile the kernels this once: run it again" if compiler else ""
     if plan.features == "dense":
-        raise InputError(f"exact features need {needed} use features='factored', dtype='float32', or allow more memory")
+        mend = "use features='factored', dtype='float32', or allow more memory"
+        raise InputError(f"exact features need {needed} {mend}{once}")
     other = "a lower rank" if plan.sides == "columns" else "sides='columns', a lower rank"
-    raise InputError(f"features of rank {plan.most_rank} need {needed} use {other} or allow more memory")
+    raise InputError(f"features of rank {plan.most_rank} need {needed} use {other} or allow more memory{once}")
 
 
 def half_step_flops(entries: float, rows: float, rank: int, sides: Sides) -> float:

@@ -18,7 +18,6 @@ from rfmdist.engine.plan import (
     Machine,
     Plan,
     Sides,
-    check_memory,
     dense_row_flops,
     half_step_flops,
     megabytes,
@@ -71,21 +70,19 @@ def make_plan(
 ) -> Plan:
     """Choose how P is kept and which sides take turns, by memory and flops, and cut the work.
 
-    Raises
-    ------
-    InputError
-        If the memory that is allowed cannot hold the plan that was asked for, or any.
+    Where the memory that is allowed holds no plan of what was asked for, the one that takes least is returned, for
+    `check_memory` to refuse.
     """
     machine = machine or Machine.of()
     dense = plan_dense(observations, dtype, power, "columns" if sides == "auto" else sides, additions, machine)
     factored = _largest_factored(observations, dtype, power, sides, rank, additions, machine)
     turns = COLUMNS_ONLY_ITERATIONS if dense.sides != factored.sides else 1.0
     if features == "auto":
-        cheaper = turns * dense.flops < factored.flops and dense.peak_bytes <= machine.wanted and rank == "auto"
-        chosen = dense if cheaper else factored
+        cheaper = turns * dense.flops < factored.flops and rank == "auto"
+        held = dense.peak_bytes <= machine.wanted or machine.allowed < factored.peak_bytes > dense.peak_bytes
+        chosen = dense if cheaper and held else factored
     else:
         chosen = dense if features == "dense" else factored
-    check_memory(chosen)
     if chosen.sides == "both" and not can_turn(observations, machine):
         raise InputError(
             f"{observations.name}: cannot be written to, and no folder for temporary files that all processes see has"

@@ -173,15 +173,12 @@ class FactoredFeatures:
         return np.asarray(completed)
 
     def rows_alone(self, block: RowBlock, solution: Solution) -> NDArray[np.float64]:
-        """Intercepts of the block's rows: what is predicted in a column of which nothing is known, (rows,).
-
-        Where a recovery told what is determined, such a column is not, and the prediction is NaN.
-        """
-        return self._unless_told(solution.intercepts)
+        """Intercepts of the block's rows: what is predicted in a column of which nothing is known, (rows,)."""
+        return solution.intercepts.astype(np.float64)
 
     def columns_alone(self) -> NDArray[np.float64]:
-        """Offsets of the columns, and 0: what is predicted in a row of which nothing is known, (n + 1,); or NaN."""
-        return self._unless_told(np.append(self.offsets, 0))
+        """Offsets of the columns, and 0: what is predicted in a row of which nothing is known, (n + 1,)."""
+        return np.append(self.offsets, 0).astype(np.float64)
 
     # ---- the update -------------------------------------------------------------------------------------------
 
@@ -250,10 +247,6 @@ class FactoredFeatures:
         return float(np.sqrt(change / size)) if size else float(change > 0)
 
     # ---- inside -----------------------------------------------------------------------------------------------
-
-    def _unless_told(self, predicted: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the predictions in float64; NaN where it was told what is determined, and these are not."""
-        return predicted.astype(np.float64) if self.determined is None else np.full(len(predicted), np.nan)
 
     def _add_grams(self, partial: Partial, solution: Solution) -> None:
         """Add B'B, and the sum of the squares of R."""

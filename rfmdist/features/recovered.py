@@ -112,6 +112,14 @@ class RecoveredFeatures(FactoredFeatures):
             completed[block.rows - block.start, block.indices] = block.values
         return completed
 
+    def rows_alone(self, block: RowBlock, solution: Any) -> NDArray[np.float64]:
+        """NaN: a column of which nothing is known is of no component."""
+        return np.full(block.stop - block.start, np.nan)
+
+    def columns_alone(self) -> NDArray[np.float64]:
+        """NaN: a row of which nothing is known is of no component."""
+        return np.full(self.size + 1, np.nan)
+
     # ---- inside -----------------------------------------------------------------------------------------------
 
     def _keys(self, block: RowBlock) -> NDArray[np.int64]:

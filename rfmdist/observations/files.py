@@ -41,6 +41,47 @@ def check_destination(path: Place | None, *, overwrite: bool) -> None:
         raise InputError(f"{path}: is not a store, so it will not be overwritten; name another store")
 
 
+def check_store(path: Place) -> None:
+    """Refuse to open a place where no store lies, and name the way from what lies there to one.
+
+    Raises
+    ------
+    StoreError
+        If there is nothing, a file, or a folder that holds neither a group nor an array.
+    """
+    if not exists(path):
+        raise StoreError(f"{path}: no such store; make one with 'rfmdist ingest'")
+    if not isinstance(path, Path):
+        return
+    if path.suffix == ".zip":
+        raise StoreError(f"{path}: is a zip file, not a store; unpack it first")
+    if not path.is_dir():
+        name = path.name.partition(".")[0] or "new"
+        raise StoreError(f"{path}: is a file, not a store; ingest it first: rfmdist ingest {path} -o {name}.zarr")
+    if not any((path / document).exists() for document in ("zarr.json", ".zgroup", ".zarray")):
+        raise StoreError(f"{path}: is a folder, not a store; make one of the tables in it with 'rfmdist ingest'")
+
+
+def check_table(path: Path) -> None:
+    """Refuse to read a table where something else lies, and name the way from that to a table.
+
+    Raises
+    ------
+    InputError
+        If there is nothing, a store, a zip file or AnnData's HDF5.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if is_store(path):
+        raise InputError(f"{path}: is a store, not a table; name a file")
+    if path.suffix == ".zip":
+        raise InputError(f"{path}: is a zip file; unpack it first")
+    if path.suffix in (".h5ad", ".h5"):
+        raise InputError(
+            f"{path}: is HDF5, not a table; read it with anndata and give its X to Observations.from_scipy"
+        )
+
+
 def is_store(path: Place) -> bool:
     """Whether a folder is a store that rfmdist has written, of whatever version, sound or not."""
     try:

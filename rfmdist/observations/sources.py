@@ -16,6 +16,7 @@ from rfmdist.observations.arrays import array_tables
 from rfmdist.observations.columnar import arrow_table, frame_table, parquet_table, stream_tables
 from rfmdist.observations.columns import Given
 from rfmdist.observations.delimited import look_at
+from rfmdist.observations.files import check_table
 from rfmdist.observations.json_lines import json_layout
 from rfmdist.observations.relations import Field, Table
 from rfmdist.observations.texts import plain_suffix
@@ -123,8 +124,7 @@ def read_files(source: Any, given: Given, delimiter: str | None = None) -> Itera
 
 def _file_tables(path: Path, given: Given, delimiter: str | None) -> Iterator[Table]:
     """Describe one file, by the suffix of its name."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
+    check_table(path)
     if path.suffix in PARQUET:
         yield parquet_table(path, given)
     elif path.suffix in ARROW:

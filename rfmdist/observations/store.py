@@ -31,7 +31,7 @@ from rfmdist.observations.blocks import ALL_ROLES, Offsets, Role, RowBlock, pars
 from rfmdist.observations.by_column import MEMORY, write_by_column
 from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_scipy
 from rfmdist.observations.draws import Draw, Fold, HoldOut
-from rfmdist.observations.files import is_torn
+from rfmdist.observations.files import check_store, is_torn
 from rfmdist.observations.layout import BY_COLUMN, BY_ROW, SHARD, Order
 from rfmdist.observations.nodes import (
     find_node,
@@ -44,7 +44,7 @@ from rfmdist.observations.nodes import (
     refuse_lost,
     writing,
 )
-from rfmdist.observations.places import Place, UrlStore, beside, exists, is_writable, opened, place_of
+from rfmdist.observations.places import Place, UrlStore, beside, is_writable, opened, place_of
 from rfmdist.observations.reading import Entries, check_format, read_floats, read_ids
 
 if TYPE_CHECKING:  # imported where they are used: together they take 90 MB and a second
@@ -121,8 +121,7 @@ class Observations:
             If there is no store, or it is of another version, torn or damaged, or cannot be reached.
         """
         place = place_of(path)
-        if not exists(place):
-            raise StoreError(f"{place}: no such store; make one with 'rfmdist ingest'")
+        check_store(place)
         try:
             root = open_root(place.absolute() if isinstance(place, Path) else place)
         except (StoreError, MemoryError):
