@@ -14,6 +14,7 @@ from rfmdist.errors import InputError
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import Role
 from rfmdist.observations.delimited import open_text
+from rfmdist.observations.ids import is_integer
 from rfmdist.observations.places import place_of, size_of
 from rfmdist.observations.sources import read_sources
 from rfmdist.observations.store import Observations
@@ -160,4 +161,4 @@ def _settings(stored: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _kind(ids: pd.Index[Any]) -> str:
-    return "integers" if pd.api.types.is_integer_dtype(ids.dtype) else "text"
+    return "integers" if is_integer(ids) else "text"

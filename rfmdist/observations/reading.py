@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import zarr
@@ -10,10 +10,6 @@ from numpy.typing import NDArray
 
 from rfmdist.errors import StoreError, UnreachableError
 from rfmdist.observations.layout import AGAIN, FILL, FORMAT, TRUE, Order, lost_value
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 STORE_AGAIN = "restore it from a copy or store the column again"
 
@@ -100,14 +96,9 @@ class _Opened(dict[str, Any]):
         return found
 
 
-def read_ids(root: zarr.Group, store: str, frame: str) -> pd.Index[Any]:
-    """Read the ids of ``obs`` or ``var``."""
-    import pandas as pd
-
-    values = _read(root, store, f"{frame}/_index", slice(None))
-    if (values == lost_value(values.dtype)).any():
-        raise StoreError(f"{store}: a part of the ids in {frame} is missing; {AGAIN}")
-    return pd.Index(values if values.dtype.kind == "i" else values.astype(object))
+def index_path(root: zarr.Group, frame: str) -> str:
+    """Where the ids of ``obs`` or ``var`` lie: AnnData gives them the name of the index that it wrote."""
+    return f"{frame}/{root[frame].attrs.get('_index', '_index')}"
 
 
 def read_floats(root: zarr.Group, store: str, path: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
@@ -139,14 +130,19 @@ def check_format(root: zarr.Group, store: str) -> None:
     number = format_.get("format") if isinstance(format_, dict) else None
     if number is None and "rfmdist" in root.attrs:
         raise StoreError(f"{store}: was not written to its end; write it again, and allow it to be overwritten")
+    if number is None and root.attrs.get("encoding-type") == "anndata":
+        raise StoreError(
+            f"{store}: was written by AnnData, which keeps no mark of rfmdist; make a store of its X with"
+            " Observations.from_scipy, whose row_ids and column_ids are its obs_names and var_names"
+        )
     if number is None:
         raise StoreError(f"{store}: not a store written by rfmdist; make one with 'rfmdist ingest'")
     if number != FORMAT:
         raise StoreError(
             f"{store}: is of store version {number}, this rfmdist reads version {FORMAT}; ingest the data again"
         )
-    for part in ("X/data", "X/indices", "X/indptr", "obs/_index", "var/_index"):
-        if part not in root:
+    for part in ("X/data", "X/indices", "X/indptr", "obs", "var"):
+        if part not in root or (part in ("obs", "var") and (part := index_path(root, part)) not in root):
             raise StoreError(f"{store}: {part} is missing; {AGAIN}")
 
 

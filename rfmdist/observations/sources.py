@@ -150,6 +150,16 @@ def read_sources(
     yield from read_files(source, given, delimiter)
 
 
+def parquet_files(source: Any) -> list[Path]:
+    """Parquet files of a path or a folder, in the order they are read; none of any other source."""
+    if not isinstance(source, str | Path):
+        return []
+    path = Path(source)
+    if path.is_dir():
+        return sorted(path.glob("*.parquet"))
+    return [path] if path.suffix in (".parquet", ".pq") and path.exists() else []
+
+
 def read_files(source: Any, given: Given, delimiter: str | None = None) -> Iterator[Table]:
     """Describe a path or a folder of Parquet files as tables with the parts that are ``given``; reads no entry yet.
 
@@ -163,13 +173,11 @@ def read_files(source: Any, given: Given, delimiter: str | None = None) -> Itera
     path = Path(source)
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    if path.is_dir():
-        files = sorted(path.glob("*.parquet"))
-        if not files:
-            raise InputError(f"{path}: is a folder without .parquet files; name a file")
+    files = parquet_files(path)
+    if files:
         yield from (_parquet_table(file, given) for file in files)
-    elif path.suffix in (".parquet", ".pq"):
-        yield _parquet_table(path, given)
+    elif path.is_dir():
+        raise InputError(f"{path}: is a folder without .parquet files; name a file")
     else:
         text = look_at(path, given, delimiter)
         fields = {part: Field(f"c{k}") for part, k in text.positions.items()}
