@@ -15,8 +15,6 @@ import scipy.sparse as sp
 from rfmdist import Completion, InputError, LinRFM, Observations
 from rfmdist.observations.ids import codes_of, is_integer
 
-pytestmark = pytest.mark.quick
-
 ROWS, COLUMNS = ["b", "a", "ä", "10"], [30, 10, 20]
 TEXT = {
     "objects": lambda ids: pd.Index(ids, dtype=object),
