@@ -15,7 +15,7 @@ from rfmdist import Completion, LinRFM, Observations, StoreError
 
 anndata = pytest.importorskip("anndata", reason="AnnData is not installed here")
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*autosharding", "ignore:.*str index"),
+    pytest.mark.filterwarnings("ignore:.*autosharding", "ignore:.*str index", "ignore:Writing zarr v2"),
 ]
 
 IDS = {"text": ["b", "ä", "", "10"], "integers": [7, 5, 3, 9]}
