@@ -2,7 +2,11 @@
 # Check everything in a fresh virtual environment: style, types, tests. Needs Python 3.11+ and a way to pip install.
 #
 # Usage: scripts/test.sh [pytest options]        PYTHON=python3.12 scripts/test.sh runs on another Python
-# The environment lies in build/test-venv, which git ignores, and is made anew each time.
+#        scripts/test.sh --lowest                only the quick part, with the lowest versions that pyproject.toml allows
+# The quick part, from ingest to recommend, is then run with what users get: a plain install and the tests' own needs, on this
+# Python and on all that RFMDIST_PYTHONS names, which is python3.12, python3.13 and python3.14 where they are found,
+# or a list of commands: RFMDIST_PYTHONS="python3.12 /opt/python/3.14/bin/python". Empty, it names none.
+# The environments lie in build, which git ignores, and are made anew each time.
 # Tests of SLURM and of several hosts skip where these cannot be had; see the end of cluster/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,15 +16,40 @@ python=${PYTHON:-python3}
     echo "test.sh: $python is older than Python 3.11; name another with PYTHON=..." >&2
     exit 2
 }
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+part=(tests/test_{anndata,ids,readme,recommend,tables}.py) # the quick part
+needs=(pytest pytest-timeout)                              # of it, beside a plain install
 step() { echo "== $* (${SECONDS} s)"; }
 
-step fresh environment
-"$python" -m venv --clear build/test-venv
-bin=$PWD/build/test-venv/bin
-export PIP_DISABLE_PIP_VERSION_CHECK=1
-"$bin/pip" install --quiet --prefer-binary --no-compile '.[dev]'
-"$bin/python" -m compileall -q -j 0 build/test-venv/lib >/dev/null || true # on all cores; pip does it on one
+# environment NAME PYTHON: an empty one, of which $bin is the folder of commands
+environment() {
+    step "fresh environment: $1"
+    "$2" -m venv --clear "build/$1"
+    bin=$PWD/build/$1/bin
+}
 
+# install WHAT...: into the environment; compiled on all cores, which pip does on one
+install() {
+    "$bin/pip" install --quiet --prefer-binary --no-compile "$@"
+    "$bin/python" -m compileall -q -j 0 "$bin/../lib" >/dev/null || true
+}
+
+quick() {
+    step "quick part: $("$bin/python" --version)"
+    "$bin/python" -m pytest -q "${part[@]}" "$@"
+}
+
+if [[ ${1:-} == --lowest ]]; then
+    environment lowest-venv "$python"
+    install uv # pip has no way to ask for the lowest versions
+    "$bin/uv" pip compile --quiet --resolution lowest-direct --python "$bin/python" pyproject.toml -o build/lowest.txt
+    install . -r build/lowest.txt "${needs[@]}"
+    quick "${@:2}"
+    exit
+fi
+
+environment test-venv "$python"
+install '.[dev]'
 step ruff
 "$bin/ruff" check .
 # In prose, examples keep their aligned comments.
@@ -29,4 +58,18 @@ step mypy
 "$bin/mypy"
 step pytest
 "$bin/pytest" -q -m "not slow" -n 2 --dist worksteal "$@" # one process leaves the second core idle
+
+environment plain-venv "$python"
+install . "${needs[@]}"
+quick
+for other in ${RFMDIST_PYTHONS-python3.12 python3.13 python3.14}; do
+    if "$other" -c '' 2>/dev/null; then # a shim may be found and name a Python that is not there
+        environment "plain-venv-$(basename "$other")" "$other"
+        install . anndata "${needs[@]}"
+        quick
+    elif [[ -n ${RFMDIST_PYTHONS-} ]]; then
+        echo "test.sh: RFMDIST_PYTHONS names $other, which does not run" >&2
+        exit 2
+    fi
+done
 step all passed

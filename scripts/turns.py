@@ -145,7 +145,7 @@ def cluster(workers: int) -> Iterator[Any]:
     with (
         dask.config.set(QUIET),
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
         ) as local,
         Client(local) as client,
     ):

@@ -227,7 +227,7 @@ class TestVerbs:
     )
     def test_fit_on_a_cluster_gives_the_same_bits(self, here: Path, run: Run, options: list[str], wanted: str) -> None:
         """A scheduler named by address or by its file runs the fit, and the features are the same."""
-        with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster:
             address = cluster.scheduler.address
             Path("scheduler.json").write_text(json.dumps({"address": address}))
             by_address = run("fit", "store.zarr", "-o", "a.zarr", *options, "--scheduler", address)

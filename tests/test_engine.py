@@ -461,7 +461,7 @@ def test_a_client_that_cannot_fit_is_refused(
     """One sentence says what to do instead."""
     monkeypatch.setattr(workers, "WORKER_SECONDS", 0.1)
     with (
-        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         if kind == "closed":
@@ -514,7 +514,7 @@ def test_an_asynchronous_client_is_refused(small: Observations) -> None:
 
     async def attempt() -> None:
         async with (
-            LocalCluster(n_workers=1, processes=False, asynchronous=True, dashboard_address=None) as cluster,
+            LocalCluster(n_workers=1, processes=False, asynchronous=True, dashboard_address=":0") as cluster,
             Client(cluster, asynchronous=True) as client,
         ):
             with pytest.raises(InputError, match="the client is asynchronous"):
@@ -526,7 +526,7 @@ def test_an_asynchronous_client_is_refused(small: Observations) -> None:
 def test_workers_allow_what_is_below_their_limit() -> None:
     """A plan without a budget stays where Dask neither spills nor pauses, whatever else the machine has free."""
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit="600MB") as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", memory_limit="600MB") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         found = workers.workers_of(client)
@@ -537,7 +537,7 @@ def test_workers_allow_what_is_below_their_limit() -> None:
 def test_workers_load_their_kernels_before_they_are_planned(small: Observations) -> None:
     """Each of them, so that what it holds is known; one that cannot is left to the fit itself."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         workers.everywhere(client, divmod, 1, 0)

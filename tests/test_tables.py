@@ -11,7 +11,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import anndata
 import faults
 import numpy as np
 import pandas as pd
@@ -77,6 +76,7 @@ def test_what_goes_in_comes_out(store: Observations) -> None:
 @pytest.mark.filterwarnings("ignore:.*str index")
 def test_anndata_reads_them(tmp_path: Path) -> None:
     """AnnData shows the stored tables as the data frames obs and var."""
+    anndata = pytest.importorskip("anndata")
     store = made(tmp_path / "s")
     store.store_table("rows", people())
     store.store_table("columns", pd.DataFrame({"year": [1990, 2001], "new": [True, False]}, index=[30, 10]))
@@ -90,6 +90,7 @@ def test_anndata_reads_them(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*autosharding")
 def test_tables_of_anndata_are_read(tmp_path: Path) -> None:
     """Every encoding that AnnData writes for numbers, text and categories is read."""
+    anndata = pytest.importorskip("anndata")
     store = made(tmp_path / "s")
     frame = stored(people()).assign(
         name=["w", "x", "y", "z"],
@@ -226,6 +227,7 @@ def test_parquet(store: Observations, tmp_path: Path, parts: int) -> None:
 @pytest.mark.parametrize("part", ["obs/height", "obs/town", "categories/c", "obs/group", "obs/zarr.json"])
 def test_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, part: str) -> None:
     """A table that does not fit on the disk leaves everything as it was, replaced columns too."""
+    anndata = pytest.importorskip("anndata")
     store = made(tmp_path / "s")
     earlier = people()[["town", "age"]].iloc[::-1].set_axis(ROWS)
     store.store_table("rows", earlier)
@@ -244,6 +246,7 @@ def test_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, part: str) -
 @pytest.mark.parametrize("name", ["age.1234abcd.partial", "new"])
 def test_a_torn_write_is_not_seen(tmp_path: Path, name: str) -> None:
     """What a killed process has left, under its temporary name or not yet listed, is neither read nor in the way."""
+    anndata = pytest.importorskip("anndata")
     store = made(tmp_path / "s")
     store.store_table("rows", people()[["age"]])
     shutil.copytree(tmp_path / "s" / "obs" / "age", tmp_path / "s" / "obs" / name)

@@ -199,7 +199,7 @@ def test_a_fit_at_a_url_gives_the_same_bits(
         split(ingest(ratings, place), validation=0.1, test=0.1, seed=0)
     wanted, found = fitted(str(tmp_path / "store.zarr")), fitted(url)
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         others = fitted(url, client)

@@ -15,6 +15,7 @@ from rfmdist.features.protocol import Scores
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import Role
 from rfmdist.observations.files import check_table
+from rfmdist.observations.ids import is_integer
 from rfmdist.observations.places import place_of, size_of
 from rfmdist.observations.sources import read_sources
 from rfmdist.observations.store import Observations
@@ -172,4 +173,4 @@ def _settings(stored: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _kind(ids: pd.Index[Any]) -> str:
-    return "integers" if pd.api.types.is_integer_dtype(ids.dtype) else "text"
+    return "integers" if is_integer(ids) else "text"

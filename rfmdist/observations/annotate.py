@@ -60,8 +60,10 @@ def annotate(
 ) -> StoredTable:
     """Match a table with the ids ``known`` and write its columns into ``frame`` (see `Observations.store_table`)."""
     given, name = (table, "data frame") if isinstance(table, pd.DataFrame) else (None, str(table))
-    lines = read_lines(table, ids, delimiter) if given is None else given
+    lines, rival = read_lines(table, ids, delimiter) if given is None else (given, None)
     _check_names(list(lines.columns), name)
+    if rival is not None:
+        _refuse_rival(known, lines.index, rival, name)
     places = _places(known, lines.index, name, store)
     # Label -1 is not in a fresh index: the ids that have no line get missing values.
     aligned = lines.reset_index(drop=True).reindex(places)
@@ -82,6 +84,16 @@ def _check_names(names: list[Any], source: str) -> None:
             raise InputError(f"{source}: a column of a store cannot be called {name!r}; rename it")
         if name in names[:place]:
             raise InputError(f"{source}: two columns are called {name!r}; rename one")
+
+
+def _refuse_rival(known: pd.Index[Any], ids: pd.Index[Any], rival: pd.Index[Any], source: str) -> None:
+    """Refuse to guess where other ids of the same lines are those of the store in as many lines."""
+    codes, others = codes_of(known, ids), codes_of(known, rival)
+    if np.count_nonzero(others >= 0) >= np.count_nonzero(codes >= 0) and (others != codes).any():
+        raise InputError(
+            f"{source}: its ids may be the column {ids.name!r} or the index, which has no name; name the column of"
+            " ids, or the index before it is written"
+        )
 
 
 def _places(known: pd.Index[Any], ids: pd.Index[Any], source: str, store: str) -> NDArray[np.int64]:

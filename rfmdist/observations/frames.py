@@ -1,21 +1,23 @@
-"""Users' own columns in ``obs`` and ``var``, as AnnData keeps them. Knows encodings; not ids, not tables of users."""
+"""Ids and users' own columns in ``obs`` and ``var``, in the encodings of AnnData. Knows no table that comes in.
+
+Read is whatever AnnData 0.11 to 0.13 writes for numbers and text, since either may have rewritten ``obs`` or ``var``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from rfmdist.errors import InputError
+from rfmdist.errors import InputError, StoreError
 from rfmdist.observations.files import in_place, remove
 from rfmdist.observations.layout import TRUE, create_text, create_values, lost_value
 from rfmdist.observations.nodes import find_node, noticing, open_group, writing
-from rfmdist.observations.reading import read_column
+from rfmdist.observations.reading import index_path, read_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +29,8 @@ Column: TypeAlias = "NDArray[Any] | pd.Categorical"
 ORDER = "column-order"
 KINDS = {"b": "yes or no", "i": "integers", "u": "integers", "f": "numbers"}
 """What arrays hold, in words, by the kind of their dtype."""
+NULLABLE = {"nullable-string-array": "text", "nullable-integer": "integers", "nullable-boolean": "yes or no"}
+"""What groups of values and a mask of those that are missing hold, by AnnData's name of the encoding."""
 
 
 def write_columns(root: zarr.Group, store: str, frame: str, columns: dict[str, Column]) -> None:
@@ -85,6 +89,37 @@ def read_columns(root: zarr.Group, store: str, frame: str, ids: pd.Index[Any], n
     return pd.DataFrame(columns, index=ids)
 
 
+def read_ids(root: zarr.Group, store: str, frame: str) -> pd.Index[Any]:
+    """Read the ids of ``obs`` or ``var``, int64 or text.
+
+    Raises
+    ------
+    StoreError
+        If a chunk is damaged or lost, or AnnData wrote ids that are missing, given twice or neither integers nor text.
+    """
+    import pandas as pd
+
+    path = index_path(root, store, frame)
+    with noticing(store, path):
+        written = root[path]
+    found = _read(root, store, path)
+    if isinstance(written, zarr.Array) and written.fill_value == lost_value(written.dtype):
+        return pd.Index(found)  # ours: they were checked before they were written
+    from rfmdist.observations.ids import check_ids
+
+    try:
+        return check_ids(found, len(found), path)
+    except InputError as error:
+        raise StoreError(f"{store}: {error}; correct {frame} where it was written") from None
+
+
+def count_ids(root: zarr.Group, store: str, frame: str) -> int:
+    """Number of the ids of ``obs`` or ``var``; they are not read."""
+    path = index_path(root, store, frame)
+    with noticing(store, path):
+        return _length(root[path])
+
+
 def column_names(root: zarr.Group, store: str, frame: str) -> list[str]:
     """Names of the columns of ``obs`` or ``var``, in their order."""
     with noticing(store, frame):
@@ -104,10 +139,15 @@ def _kind(found: Any) -> str:
     if encoding == "array":
         return KINDS.get(found.dtype.kind, encoding)
     if encoding == "categorical" and "categories" in found:
-        return f"{found['categories'].shape[0]} categories"
-    return {"string-array": "text", "nullable-integer": "integers", "nullable-boolean": "yes or no"}.get(
-        encoding, encoding
-    )
+        return f"{_length(found['categories'])} categories"
+    return "text" if encoding == "string-array" else NULLABLE.get(encoding, encoding)
+
+
+def _length(found: Any) -> int:
+    """Number of elements of what is stored in any encoding."""
+    while isinstance(found, zarr.Group):  # a categorical has codes, whatever may lack an element has values
+        found = found["codes" if "codes" in found else "values"]
+    return int(found.shape[0])
 
 
 def _write(group: zarr.Group, name: str, values: Column) -> None:
@@ -127,22 +167,24 @@ def _write(group: zarr.Group, name: str, values: Column) -> None:
         create_text(holder, "categories", categories)
 
 
-def _read(root: zarr.Group, store: str, path: str, size: int) -> Any:
-    """Read one column, in the type of pandas or NumPy that fits its encoding."""
+def _read(root: zarr.Group, store: str, path: str, size: int | None = None) -> Any:
+    """Read a column, index or categories in the type that fits; a ``size`` of None fits any. Text is of objects."""
     import pandas as pd
 
-    read: Any = partial(read_column, root, store)
-    attributes = root[path].attrs
+    with noticing(store, path):
+        attributes = root[path].attrs
     encoding = attributes.get("encoding-type")
     if encoding == "array":
-        return read(path, size)
+        return read_column(root, store, path, size)
     if encoding == "string-array":
-        return read(path, size).astype(object)
+        return read_column(root, store, path, size).astype(object)
     if encoding == "categorical":
-        codes, categories = read(f"{path}/codes", size), read(f"{path}/categories")
-        labels = categories if categories.dtype.kind in "biuf" else categories.astype(object)
-        return pd.Categorical.from_codes(codes, pd.Index(labels), ordered=bool(attributes["ordered"]))
-    if encoding in ("nullable-integer", "nullable-boolean"):
-        masked = pd.arrays.IntegerArray if encoding == "nullable-integer" else pd.arrays.BooleanArray
-        return masked(read(f"{path}/values", size), read(f"{path}/mask", size))
+        codes, categories = _read(root, store, f"{path}/codes", size), _read(root, store, f"{path}/categories")
+        return pd.Categorical.from_codes(codes, pd.Index(categories), ordered=bool(attributes["ordered"]))
+    if encoding in NULLABLE:
+        values = _read(root, store, f"{path}/values", size)
+        mask = read_column(root, store, f"{path}/mask", len(values))
+        if encoding == "nullable-string-array":
+            return np.where(mask, None, values)
+        return (pd.arrays.IntegerArray if encoding == "nullable-integer" else pd.arrays.BooleanArray)(values, mask)
     raise InputError(f"{store}: the column {path} is encoded as {encoding}; store it again as numbers or text")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import infer_dtype
 
 from rfmdist.errors import InputError
 from rfmdist.observations.unknown import refuse_unknown
@@ -14,6 +16,11 @@ from rfmdist.observations.unknown import refuse_unknown
 EXACT = 1 << 53
 """Floats from here on no longer tell neighbouring integers apart."""
 LARGEST = np.iinfo(np.int64).max
+
+
+def is_integer(ids: Any) -> bool:
+    """Whether ids, an index, a column or an array, are integers. If not they are text, of one dtype or another."""
+    return bool(pd.api.types.is_integer_dtype(ids.dtype))
 
 
 def codes_of(known: pd.Index[Any], ids: Any) -> NDArray[np.int64]:
@@ -32,7 +39,7 @@ def codes_of(known: pd.Index[Any], ids: Any) -> NDArray[np.int64]:
         exact = np.array([text is not None for text in texts], bool)
         wanted = np.array(texts, object)
     asked = pd.Index(wanted)
-    if (known.dtype == object) != (asked.dtype == object):
+    if is_integer(known) != is_integer(asked):
         known, asked = known.map(str), asked.map(str)
     return np.where(exact, known.get_indexer(asked), -1).astype(np.int64)
 
@@ -116,15 +123,18 @@ def check_ids(ids: Any, size: int, name: str) -> pd.Index[Any]:
         missing = pd.isna(given)
         if missing.any():
             raise InputError(f"{name} lacks an id at place {int(np.argmax(missing))}; give one a place")
-        index = pd.Index(given).map(str).astype(object)
+        index = pd.Index([str(identifier) for identifier in given])
     if not index.is_unique:
         raise InputError(f"{name} holds {index[index.duplicated()][0]!r} twice; ids must differ")
     return index
 
 
 def as_given(ids: Any) -> NDArray[Any]:
-    """Ids as an array; integers that NumPy would turn into floats stay what they are."""
+    """Ids as an array; integers that NumPy would turn into floats stay what they are, those among objects are int64."""
     array = np.asarray(ids)
+    if array.dtype == object and infer_dtype(np.ravel(array), skipna=False) == "integer":
+        with suppress(OverflowError):
+            return array.astype(np.int64)
     if array.dtype.kind == "f" and not hasattr(ids, "dtype"):
         return np.asarray(ids, object)
     return array

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import zarr
@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 
 from rfmdist.errors import StoreError
 from rfmdist.observations.layout import FILL, FORMAT, TRUE, Order, lost_value, mend_of
-from rfmdist.observations.nodes import noticing, open_array, told_of
-
-if TYPE_CHECKING:
-    import pandas as pd
+from rfmdist.observations.nodes import noticing, open_array, open_group, told_of
 
 
 class Entries:
@@ -103,14 +100,9 @@ class _Opened(dict[str, Any]):
         return found
 
 
-def read_ids(root: zarr.Group, store: str, frame: str) -> pd.Index[Any]:
-    """Read the ids of ``obs`` or ``var``."""
-    import pandas as pd
-
-    values = _read(root, store, f"{frame}/_index", slice(None))
-    if (values == lost_value(values.dtype)).any():
-        raise _torn(store, f"{frame}/_index")
-    return pd.Index(values if values.dtype.kind == "i" else values.astype(object))
+def index_path(root: zarr.Group, store: str, frame: str) -> str:
+    """Where the ids of ``obs`` or ``var`` lie: AnnData gives them the name of the index that it wrote."""
+    return f"{frame}/{open_group(root, frame, store).attrs.get('_index', '_index')}"
 
 
 def read_floats(root: zarr.Group, store: str, path: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
@@ -140,6 +132,11 @@ def check_format(root: zarr.Group, store: str) -> None:
     number = told_of(root).get("format")
     if number is None and "rfmdist" in root.attrs:
         raise StoreError(f"{store}: was not written to its end; write it again, and allow it to be overwritten")
+    if number is None and root.attrs.get("encoding-type") == "anndata":
+        raise StoreError(
+            f"{store}: was written by AnnData, which keeps no mark of rfmdist; make a store of its X with"
+            " Observations.from_scipy, whose row_ids and column_ids are its obs_names and var_names"
+        )
     if number is None:
         raise StoreError(f"{store}: not a store written by rfmdist; make one with 'rfmdist ingest'")
     if number != FORMAT:

@@ -53,9 +53,12 @@ def parts_of(source: Any) -> list[Any]:
     Raises
     ------
     InputError
-        If a folder holds no Parquet file.
+        If there is no such file, it is no table, or a folder holds no Parquet file.
     """
-    if not isinstance(source, str | Path) or not Path(source).is_dir():
+    if not isinstance(source, str | Path):
+        return [source]
+    check_table(Path(source))
+    if not Path(source).is_dir():
         return [source]
     found = []
     for file in Path(source).rglob("*"):
@@ -105,6 +108,12 @@ def read_sources(
         yield from read_files(source, given, delimiter)
 
 
+def parquet_files(source: Any) -> list[Path]:
+    """Parquet files of a path or a folder, in the order they are read; none of any other source."""
+    found = [part.path if isinstance(part, Part) else part for part in parts_of(source)]
+    return [Path(file) for file in found if isinstance(file, str | Path) and Path(file).suffix in PARQUET]
+
+
 def read_files(source: Any, given: Given, delimiter: str | None = None) -> Iterator[Table]:
     """Describe a path, a folder of Parquet files or a `Part` of one as tables with the parts ``given``; reads no entry.
 
@@ -124,7 +133,6 @@ def read_files(source: Any, given: Given, delimiter: str | None = None) -> Itera
 
 def _file_tables(path: Path, given: Given, delimiter: str | None) -> Iterator[Table]:
     """Describe one file, by the suffix of its name."""
-    check_table(path)
     if path.suffix in PARQUET:
         yield parquet_table(path, given)
     elif path.suffix in ARROW:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from rfmdist.errors import InputError, RfmdistError, disk_error
 from rfmdist.machine import cores, parse_size
 from rfmdist.observations.columns import PARTS
+from rfmdist.observations.ids import is_integer
 from rfmdist.observations.layout import index_dtype
 from rfmdist.observations.leftovers import in_use
 from rfmdist.observations.relations import Table
@@ -217,7 +218,7 @@ class Stage:
 
     def use_codes(self, part: str, ids: pd.Index[Any]) -> None:
         """Give ``ids`` of ``part`` (row or column) the codes 0, 1, ..., whatever was taken in."""
-        if not pd.api.types.is_integer_dtype(ids.dtype):
+        if not is_integer(ids):
             self._make_text(part)
         known = pd.DataFrame({"id": ids, "code": np.arange(len(ids))})
         self._connection.register("known", known)
@@ -291,7 +292,7 @@ class Stage:
     def _ids(self, part: str) -> pd.Index[Any]:
         found = self._connection.sql(f"select id from {part}_codes order by code").df()["id"]
         self._sizes[part] = len(found)
-        return pd.Index(found if self._types[part] == "BIGINT" else found.astype(object))
+        return pd.Index(found)
 
     @contextmanager
     def _translated(self, table: Table | None = None) -> Iterator[None]:

@@ -32,20 +32,20 @@ from rfmdist.observations.by_column import MEMORY, write_by_column
 from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_scipy
 from rfmdist.observations.draws import Draw, Fold, HoldOut
 from rfmdist.observations.files import check_store, is_torn
-from rfmdist.observations.layout import BY_COLUMN, BY_ROW, SHARD, Order
+from rfmdist.observations.frames import count_ids, read_ids
+from rfmdist.observations.layout import BY_COLUMN, BY_ROW, FILL, SHARD, Order
 from rfmdist.observations.nodes import (
     find_node,
     find_part,
     first_line,
     noticing,
-    open_array,
     open_root,
     path_of,
     refuse_lost,
     writing,
 )
 from rfmdist.observations.places import Place, UrlStore, beside, is_writable, opened, place_of
-from rfmdist.observations.reading import Entries, check_format, read_floats, read_ids
+from rfmdist.observations.reading import Entries, check_format, read_floats
 
 if TYPE_CHECKING:  # imported where they are used: together they take 90 MB and a second
     import dask.array as da
@@ -565,7 +565,8 @@ class Observations:
             ids without a line get missing values. Whole numbers are kept as int64, false and true as bool; other
             numbers, and all columns of numbers with missing values, as float64 with NaN; text as categories.
         ids : str or int, optional
-            Of a file: name or 1-based position of the column of ids; the first when left out.
+            Of a file: name or 1-based position of the column of ids. When left out they are the index of a frame that
+            pandas wrote to Parquet, unless it only counts the lines from 0 and has no name; else the first column.
         delimiter : str, optional
             Of a text file; found from the first lines when left out.
 
@@ -601,8 +602,8 @@ class Observations:
         Returns
         -------
         pandas.DataFrame
-            Indexed by `row_ids` or `column_ids`, a line each; numbers as they are stored, text as objects or
-            categories.
+            Indexed by `row_ids` or `column_ids`, a line each; numbers as they are stored, text in the
+            dtype that pandas gives it, or categories.
 
         Raises
         ------
@@ -707,14 +708,19 @@ class Observations:
     def _fits(self) -> bool:
         """Whether the parts fit together; the entries themselves are not read."""
         order, indptr = self._order, self._array("indptr")
-        ids = [open_array(self._root, f"{frame}/_index", self.name) for frame in (order.rows, order.columns)]
-        fits = tuple(int(array.shape[0]) for array in ids) == self.shape and indptr.shape[0] == self.shape[0] + 1
+        ids = tuple(count_ids(self._root, self.name, frame) for frame in (order.rows, order.columns))
+        fits = ids == self.shape and indptr.shape[0] == self.shape[0] + 1
         fits &= self._array("indices").shape[0] == self.nnz
         return fits and self.indptr[0] == 0 and self.indptr[-1] == self.nnz and bool((np.diff(self.indptr) >= 0).all())
 
     def _check(self) -> None:
         """Refuse a store whose parts are missing or do not fit together."""
         check_format(self._root, self.name)
+        if self._array("indices").fill_value != FILL["indices"]:
+            raise StoreError(
+                f"{self.name}: its X was written anew by another program; make a new store of it with"
+                " Observations.from_scipy"
+            )
         if not self._fits():
             raise StoreError(f"{self.name}: its parts do not fit together; ingest the data again")
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rfmdist.errors import InputError
-from rfmdist.observations.columns import MISSING, is_number
+from rfmdist.observations.columns import MISSING, Given, is_number, known_part, resolve_columns
+from rfmdist.observations.ids import is_integer
 from rfmdist.observations.relations import Table
-from rfmdist.observations.sources import read_files, read_sources
+from rfmdist.observations.sources import parquet_files, read_files, read_sources
 from rfmdist.observations.staging import Stage
 
 
@@ -53,7 +57,9 @@ def read_table(
         return stage.frame()
 
 
-def read_lines(source: Any, ids: str | int | None = None, delimiter: str | None = None) -> pd.DataFrame:
+def read_lines(
+    source: Any, ids: str | int | None = None, delimiter: str | None = None
+) -> tuple[pd.DataFrame, pd.Index[Any] | None]:
     """Read a table that has a line an id into memory.
 
     Parameters
@@ -61,7 +67,8 @@ def read_lines(source: Any, ids: str | int | None = None, delimiter: str | None 
     source : str or Path
         Delimited text with a header, JSON lines, a Parquet file or a folder of them, a Feather file.
     ids : str or int, optional
-        Name or 1-based position of the column of ids; the first when left out.
+        Name or 1-based position of the column of ids. When left out they are the index that pandas kept in a Parquet
+        file, else the first column.
     delimiter : str, optional
         Of text files; found from the first lines when left out.
 
@@ -71,15 +78,65 @@ def read_lines(source: Any, ids: str | int | None = None, delimiter: str | None 
         The other columns, indexed by the ids, in input order. A column of text is one of numbers where all its
         fields are numbers, unless some are written as 007 is; fields that are empty or say NA, NaN, null or none
         are missing.
+    pandas.Index or None
+        What else may be the ids: an index of pandas without a name that was passed over for the first column, since
+        such integers are left where lines were counted or chosen.
 
     Raises
     ------
     InputError
         If the table is missing, has no header or cannot be read; the text names the line.
     """
+    files = parquet_files(source)
+    if files:
+        return _of_parquet(files, str(source), ids)
     with Stage(None) as stage:
         tables = read_files(source, {"row": 1 if ids is None else ids}, delimiter)
-        return pd.concat([_indexed(stage, table) for table in tables])
+        return pd.concat([_indexed(stage, table) for table in tables]), None
+
+
+def _of_parquet(files: list[Path], source: str, ids: str | int | None) -> tuple[pd.DataFrame, pd.Index[Any] | None]:
+    """Lines of Parquet files by id, and what else may be the ids, as `read_lines` gives them."""
+    try:
+        tables = [pq.read_table(file, partitioning=None) for file in files]
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{source}: not a Parquet file ({str(error).splitlines()[0]})") from None
+    # A range is not stored, not even one of ids such as 10, 20, 30: it lies in the metadata of pandas alone.
+    lines = pd.concat([table.to_pandas() for table in tables])
+    lines.columns = lines.columns.map(str)
+    names, index = tables[0].column_names, lines.index
+    stored = (tables[0].schema.pandas_metadata or {"index_columns": []})["index_columns"]
+    if ids is None:
+        by_index = bool(stored) and _is_ids(index, lines.columns)
+    else:
+        by_index = ids in index.names and ids not in names
+    given: Given = {"row": 1 if ids is None else ids}
+    label = None if by_index else names[resolve_columns(source, names, len(names), given)["row"]]
+    if index.nlevels == 1 and (by_index or label in stored):
+        return lines, None
+    flat = lines.reset_index(drop=set(index.names) == {None})
+    if label is None or label not in flat:
+        raise InputError(f"{source}: its index has {index.nlevels} levels; name the one of ids, or a column of them")
+    passed_over = ids is None and stored and index.is_unique and not (_counts(index) and _tells_ids(label))
+    return flat.set_index(label), index if passed_over else None
+
+
+def _is_ids(index: pd.Index[Any], columns: pd.Index[Any]) -> bool:
+    """Whether an index that pandas kept holds ids, rather than numbers of lines that nobody chose for ids."""
+    if index.nlevels > 1 or index.name is not None or not is_integer(index):
+        return True
+    told = any(_tells_ids(name) for name in columns[:1])
+    return index.is_unique and not told and (not _counts(index) or len(columns) == 1)
+
+
+def _counts(index: pd.Index[Any]) -> bool:
+    """Whether an index is 0, 1, 2, ..., which is what a frame has whose index nobody chose."""
+    return index.name is None and index.equals(pd.RangeIndex(len(index)))
+
+
+def _tells_ids(name: str) -> bool:
+    """Whether a column is named as those of ids are."""
+    return known_part(name) in ("row", "column") or name.lower().endswith("id")
 
 
 def _indexed(stage: Stage, table: Table) -> pd.DataFrame:
