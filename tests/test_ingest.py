@@ -384,7 +384,7 @@ def test_bad_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "dense.npz", x=np.ones(3))
     sp.save_npz(tmp_path / "complex.npz", sp.eye_array(3, dtype=complex).tocsr())
     for name in ("huge", "negative", "dense", "complex"):
-        with pytest.raises(InputError, match=rf"{name}\.npz: (not a sound|a complex)"):
+        with pytest.raises(InputError, match=rf"{name}\.npz: (not a sound|a complex|holds the arrays x and no)"):
             ingest(tmp_path / f"{name}.npz", tmp_path / "s")
 
 
