@@ -42,7 +42,8 @@ def write_completion(
     def add(root: zarr.Group) -> None:
         _add(root, targets, features, step)
 
-    with StoreWriter(path, observations.shape, observations.dtype, overwrite=overwrite) as writer:
+    shape, dtype, entries = observations.shape, observations.dtype, observations.nnz
+    with StoreWriter(path, shape, dtype, entries=entries, overwrite=overwrite) as writer:
         for block in observations.row_blocks():
             writer.append(block.rows, block.indices, block.values)
         writer.finish(observations.row_ids, observations.column_ids, add)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
 from rfmdist.observations.blocks import RowBlock
-from rfmdist.observations.layout import SHARD
+from rfmdist.observations.layout import SHARD, index_dtype
 from rfmdist.observations.writer import DuplicateEntryError, StoreWriter
 
 if TYPE_CHECKING:  # imported where they are used
@@ -31,7 +31,8 @@ def write_scipy(matrix: Any, path: str | Path | None, row_ids: Any, column_ids: 
         order = np.lexsort((columns, rows))
         rows, columns, values = rows[order], columns[order], values[order]
     ids = check_ids(row_ids, coo.shape[0], "row_ids"), check_ids(column_ids, coo.shape[1], "column_ids")
-    with StoreWriter(path, coo.shape, _value_dtype(values.dtype), overwrite=overwrite) as writer:
+    dtype = _value_dtype(values.dtype)
+    with StoreWriter(path, coo.shape, dtype, entries=len(values), overwrite=overwrite) as writer:
         for start in range(0, max(len(rows), 1), SHARD):
             part = slice(start, start + SHARD)
             _append(writer, ids, rows[part], columns[part], values[part])
@@ -64,8 +65,10 @@ def write_dask(
 
 
 def as_csr(block: RowBlock, n: int) -> sp.csr_array:
-    """Return a block of an m × n matrix as scipy's CSR."""
-    return sp.csr_array((block.values, block.indices, block.indptr), shape=(block.stop - block.start, n))
+    """Return a block of an m × n matrix as scipy's CSR, with int32 indices where they hold it."""
+    dtype = index_dtype(max(n, len(block.values) + 1))
+    indices, indptr = (codes.astype(dtype, copy=False) for codes in (block.indices, block.indptr))
+    return sp.csr_array((block.values, indices, indptr), shape=(block.stop - block.start, n))
 
 
 def as_sparse(block: RowBlock, n: int) -> sparse.COO:
@@ -74,6 +77,29 @@ def as_sparse(block: RowBlock, n: int) -> sparse.COO:
 
     coordinates = np.stack([block.rows - block.start, block.indices])
     return sparse.COO(coordinates, block.values, shape=(block.stop - block.start, n), sorted=True)
+
+
+def rebuilt(matrix: Any) -> Any:
+    """Return a compressed scipy sparse matrix as its constructor makes it: sound, and of one index type.
+
+    Readers that set the arrays one by one, AnnData's among them, leave the types that the arrays have on disk, and
+    scipy's own conversions then refuse the matrix. It is not changed, and its values are not copied; a matrix of
+    another format, whose conversion makes one type of its indices, is returned as it is.
+
+    Raises
+    ------
+    InputError
+        If its row pointers or indices do not fit together.
+    """
+    compressed = {"csr": sp.csr_array, "csc": sp.csc_array, "bsr": sp.bsr_array}.get(matrix.format)
+    if compressed is None:
+        return matrix
+    try:
+        found = compressed((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
+        found.check_format(full_check=True)
+    except ValueError as error:
+        raise InputError(f"the {matrix.format} matrix is not sound ({error}); build it anew") from None
+    return found
 
 
 def _two_dimensional(matrix: Any) -> sp.coo_array:
@@ -91,7 +117,7 @@ def _two_dimensional(matrix: Any) -> sp.coo_array:
             " are not told from unobserved entries"
         )
     _value_dtype(matrix.dtype)
-    return sp.coo_array(matrix)
+    return sp.coo_array(rebuilt(matrix))
 
 
 def _append(
@@ -111,7 +137,7 @@ def _joined(parts: list[Any], widths: tuple[int, ...]) -> tuple[NDArray[Any], ND
     """Entries of blocks that lie side by side, in the order of rows, then columns."""
     lefts = np.concatenate([[0], np.cumsum(widths)])[:-1]
     rows = np.concatenate([p.row for p in parts]).astype(np.int64)
-    columns = np.concatenate([p.col + int(left) for p, left in zip(parts, lefts, strict=True)]).astype(np.int64)
+    columns = np.concatenate([p.col.astype(np.int64) + left for p, left in zip(parts, lefts, strict=True)])
     order = np.lexsort((columns, rows))
     return rows[order], columns[order], np.concatenate([p.data for p in parts])[order]
 
@@ -125,7 +151,7 @@ def _as_coo(block: Any) -> sp.coo_array:
         return sp.coo_array((coo.data, (coo.coords[0], coo.coords[1])), shape=coo.shape)
     if not sp.issparse(block):
         raise InputError("from_dask needs blocks of the sparse package or of scipy.sparse, not dense arrays")
-    return sp.coo_array(block)
+    return sp.coo_array(rebuilt(block))
 
 
 def _value_dtype(dtype: Any) -> np.dtype[Any]:
