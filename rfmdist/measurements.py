@@ -18,6 +18,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from rfmdist.errors import InputError
 from rfmdist.kernels.threads import one_blas_thread
+from rfmdist.observations.stored import rebuilt
 
 SLAB_BYTES = 1 << 26
 """Bytes of the A_k P that are held at a time: enough rows for a product at full speed."""
@@ -247,7 +248,7 @@ def _table(block: Any, shape: tuple[int, ...]) -> Any:
     """Measurements in memory as a float64 array (N, m n), dense or CSR."""
     flat = (block.shape[0], shape[0] * shape[1])
     if sp.issparse(block):
-        return sp.csr_array(block.reshape(flat), dtype=np.float64)
+        return sp.csr_array(rebuilt(block, "measurements").reshape(flat), dtype=np.float64)
     if isinstance(block, np.ndarray):
         return np.ascontiguousarray(block, np.float64).reshape(flat)
     import sparse  # it takes a second to load, for one form of several

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
+from rfmdist.observations.stored import stored_entries
 from rfmdist.parameters import exponent
 
 
@@ -101,7 +102,7 @@ def fixed_point_residual(
     matrix, raised = _checked(completed, floor), exponent(power)
     if not np.isfinite(ridge) or ridge < 0:
         raise InputError(f"ridge={ridge!r} must be a number of at least 0")
-    given = sp.coo_array(observed)
+    given = stored_entries(observed, "observed") if sp.issparse(observed) else sp.coo_array(observed)
     if given.shape != matrix.shape or not given.nnz or not np.isfinite(given.data).all():
         raise InputError(f"observed: must have finite entries, and the shape {matrix.shape} of the completed matrix")
     left, sizes, right = np.linalg.svd(matrix, full_matrices=False)

@@ -46,7 +46,8 @@ def write_completion(
         _add(root, targets, features, step)
         targets.check_split()  # the roles that were written may be those of another by now
 
-    with StoreWriter(path, observations.shape, observations.dtype, overwrite=overwrite) as writer:
+    shape, dtype, entries = observations.shape, observations.dtype, observations.nnz
+    with StoreWriter(path, shape, dtype, entries=entries, overwrite=overwrite) as writer:
         for block in observations.row_blocks():
             writer.append(block.rows, block.indices, block.values)
         writer.finish(observations.row_ids, observations.column_ids, add)

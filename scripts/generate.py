@@ -89,7 +89,7 @@ def write_store(problem: Any, path: Path, *, test: float, overwrite: bool) -> No
     from rfmdist.observations.writer import StoreWriter
 
     m, n = problem.shape
-    with StoreWriter(path, (m, n), np.float32, overwrite=overwrite) as writer:
+    with StoreWriter(path, (m, n), np.float32, entries=problem.entries, overwrite=overwrite) as writer:
         for block in problem.blocks():
             writer.append(*block)
         writer.finish(np.arange(1, m + 1), np.arange(1, n + 1))

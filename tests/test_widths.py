@@ -209,7 +209,7 @@ def test_ids_are_written_by_shards() -> None:
 @pytest.mark.parametrize("before", [NARROW - 2, WIDE - 2, WIDE + 7])
 def test_entries_at_the_border(tmp_path: Path, before: int) -> None:
     """Entries about 2**32 are written and found at their places, after a first row of as many that is not there."""
-    with StoreWriter(tmp_path / "s", (4, 9), np.float32) as target:
+    with StoreWriter(tmp_path / "s", (4, 9), np.float32, entries=before + 4) as target:
         target._written, target._indptr[1], target._last = before, before, (0, 8)
         target.append(np.array([1, 1, 1, 3]), np.array([0, 4, 8, 5]), np.array([1.0, 2, 3, 4]))
         target.finish(np.arange(4), np.arange(9))
@@ -239,7 +239,7 @@ def test_entries_about_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_roles_at_the_border(tmp_path: Path) -> None:
     """Roles that lie beyond 2**32 are read with their entries."""
-    with StoreWriter(tmp_path / "s", (3, 9), np.float32) as target:
+    with StoreWriter(tmp_path / "s", (3, 9), np.float32, entries=WIDE + 2) as target:
         target._written, target._indptr[1], target._last = WIDE - 1, WIDE - 1, (0, 8)
         target.append(np.array([1, 1, 2]), np.array([0, 4, 5]), np.array([1.0, 2, 3]))
         root = target.finish(np.arange(3), np.arange(9))

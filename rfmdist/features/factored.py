@@ -250,7 +250,7 @@ class FactoredFeatures:
 
     def _add_grams(self, partial: Partial, solution: Solution) -> None:
         """Add B'B, and the sum of the squares of R."""
-        partial.sums["squares"] += np.vdot(solution.residual, solution.residual)
+        partial.sums["squares"] += sum_of_squares(solution.residual)
         partial.sums["gram"] += tall_gram(solution.rows, solution.rows)
 
     def _cross_sums(self, partial: Partial, block: RowBlock, solution: Solution) -> list[Callable[[], None]]:
@@ -339,13 +339,14 @@ class FactoredFeatures:
             right = np.zeros((1 if np.isinf(shrinkage) else 2, self.rank), self.factor.dtype)
             kernels.centre(block.indices, block.values, self.offsets, first, last, y)
             kernels.add_gram(block.indices, y, self.factor, first, last, gram, right)
-            return gram, right, y[first:last].sum()
+            return gram, right, y[first:last].sum(dtype=np.float64)
 
-        gram, right, sums = (np.sum(parts, axis=0) for parts in zip(*threads.map(part, cuts), strict=True))
+        wide = (np.sum(parts, axis=0, dtype=np.float64) for parts in zip(*threads.map(part, cuts), strict=True))
+        gram, right, total = next(wide).astype(b.dtype), next(wide).astype(b.dtype), next(wide)
         if len(pull):
             gram.flat[:: self.rank + 1] += self._base
             right[0] += pull[0]
-        intercepts[i] = kernels.solve_gram(gram, right, sums, stop - start, delta, shrinkage, b)
+        intercepts[i] = kernels.solve_gram(gram, right, float(total), stop - start, delta, shrinkage, b)
         if np.isnan(intercepts[i]):
             return i
         threads.map(
@@ -357,6 +358,13 @@ class FactoredFeatures:
 def row_pieces(block: RowBlock, threads: Threads) -> list[tuple[int, int]]:
     """Cut the block's rows into pieces of work; a row's numbers are the same in any piece."""
     return block.pieces(min(max(PIECE_ENTRIES * FEW_THREADS // threads.count, LEAST_PIECE), PIECE_ENTRIES))
+
+
+def sum_of_squares(values: NDArray[Any]) -> float:
+    """Sum of squares in float64; float32 is widened piece by piece, since BLAS would sum it in float32."""
+    step = PIECE_ENTRIES if values.dtype == np.float32 else max(len(values), 1)
+    pieces = (values[first:last].astype(np.float64, copy=False) for first, last in spans(len(values), step))
+    return sum(float(np.vdot(piece, piece)) for piece in pieces)
 
 
 def tall_gram(a: NDArray[Any], b: NDArray[Any]) -> Square:

@@ -49,7 +49,7 @@ class Batch:
         count, rank, dtype = stop - start, features.rank, features.factor.dtype
         self._features, self._start = features, start
         self._grams = np.zeros((count, rank, rank), dtype)
-        self._rights = np.zeros((count, 1 if np.isinf(features.shrinkage[0]) else 2, rank), dtype)
+        self._rights = np.zeros((count, 1 if np.isinf(features.shrinkage[0]) else 2, rank))
         self._totals, self._squares = np.zeros(count), np.zeros(count)
         self._counts = np.zeros(count, np.int64)
 

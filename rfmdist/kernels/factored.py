@@ -128,6 +128,15 @@ def centre(indices: Array, values: Array, offsets: Array, first: int, last: int,
 
 
 @kernel
+def _sum(y: Array, first: int, last: int) -> float:
+    """Sum of entries ``first`` to ``last`` in float64: numba's own adds float32 one by one in float32."""
+    total = 0.0
+    for e in range(first, last):
+        total += y[e]
+    return total
+
+
+@kernel
 def chunk(rank: int) -> int:
     """Entries whose rows of U are gathered at once."""
     return max(32, min(CHUNK, SMALL_PRODUCT // rank**2))
@@ -340,7 +349,7 @@ def solve_rows(
                     gram[q, q] = base[q]
                     right[0, q] = pulls[i, q]
             _add_gram(indices, residual, factor, start, stop, slab, gram, right)
-            total = np.sum(residual[start:stop]) if shrinkage < np.inf else 0.0
+            total = _sum(residual, start, stop) if shrinkage < np.inf else 0.0
             intercepts[i] = solve_gram(gram, right, total, stop - start, ridge, shrinkage, b)
             if stop - start <= len(slab):
                 _subtract_slab(slab, b, intercepts[i], residual[start:stop])
@@ -370,7 +379,8 @@ def add_stripe(
     """Add to the systems of rows ``first`` to ``last`` their entries in columns from ``low`` on, one for each of U.
 
     ``factor`` and ``offsets`` are a stripe of U and the offsets that begins with column ``low``. To ``grams``
-    (rows, r, r), ``rights`` (rows, 1 or 2, r), and of y to ``totals``, ``squares``, ``counts`` (rows,).
+    (rows, r, r), ``rights`` (rows, 1 or 2, r), and of y to ``totals``, ``squares``, ``counts`` (rows,). All but
+    ``grams`` are float64: to them millions of entries are added one by one.
     """
     slab = np.empty((chunk(factor.shape[1]), factor.shape[1]), factor.dtype)
     for i in range(first, last):
@@ -413,7 +423,7 @@ def solve_sums(
         if counts[i] == 0:
             continue
         b, count = solved[i], counts[i]
-        c = solve_gram(grams[i], rights[i], totals[i], count, ridge, shrinkage, b)
+        c = solve_gram(grams[i], rights[i].astype(b.dtype), totals[i], count, ridge, shrinkage, b)
         if np.isnan(c):
             return i
         intercepts[i] = c

@@ -19,7 +19,7 @@ from rfmdist.machine import hand_back_memory
 from rfmdist.observations.additions import MARK
 from rfmdist.observations.ahead import ahead
 from rfmdist.observations.files import in_place, spill_folder
-from rfmdist.observations.layout import FILL, SHARD, create_array, index_dtype, matrix_attributes
+from rfmdist.observations.layout import FILL, SHARD, create_array, index_dtype, matrix_attributes, stored_index_dtype
 from rfmdist.observations.spill import Parts, Spill
 
 if TYPE_CHECKING:
@@ -70,9 +70,11 @@ def write_by_column(
     with in_place(matrix, name, place or source.name) as temporary:
         attributes = matrix_attributes((n, m)) | {MARK: source.split_mark}  # of what is read from here on
         group = matrix.create_group(temporary, attributes=attributes)
-        arrays = {part: create_array(group, part, size, dtype, FILL[part]) for part, dtype in dtypes.items()}
+        index = stored_index_dtype(m, size)
+        stored = dtypes | {"indices": index}
+        arrays = {part: create_array(group, part, size, dtype, FILL[part]) for part, dtype in stored.items()}
         indptr = _pointers(source)
-        create_array(group, "indptr", n + 1, np.dtype(np.int64), FILL["indptr"])[:] = indptr
+        create_array(group, "indptr", n + 1, index, FILL["indptr"])[:] = indptr
         copy = _Copy(source, dtypes, indptr, _step(source, dtypes, memory))
         for low, ordered in _ordered(copy, group):
             _write(arrays, low, ordered)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rfmdist.errors import InputError
 from rfmdist.observations.blocks import RowBlock
-from rfmdist.observations.layout import SHARD
+from rfmdist.observations.layout import SHARD, index_dtype
 from rfmdist.observations.stored import stored_entries
 from rfmdist.observations.writer import DuplicateEntryError, StoreWriter
 
@@ -32,7 +32,8 @@ def write_scipy(matrix: Any, path: str | Path | None, row_ids: Any, column_ids: 
         order = np.lexsort((columns, rows))
         rows, columns, values = rows[order], columns[order], values[order]
     ids = check_ids(row_ids, coo.shape[0], "row_ids"), check_ids(column_ids, coo.shape[1], "column_ids")
-    with StoreWriter(path, coo.shape, _value_dtype(values.dtype), overwrite=overwrite) as writer:
+    dtype = _value_dtype(values.dtype)
+    with StoreWriter(path, coo.shape, dtype, entries=len(values), overwrite=overwrite) as writer:
         for start in range(0, max(len(rows), 1), SHARD):
             part = slice(start, start + SHARD)
             _append(writer, ids, rows[part], columns[part], values[part])
@@ -65,8 +66,10 @@ def write_dask(
 
 
 def as_csr(block: RowBlock, n: int) -> sp.csr_array:
-    """Return a block of an m × n matrix as scipy's CSR."""
-    return sp.csr_array((block.values, block.indices, block.indptr), shape=(block.stop - block.start, n))
+    """Return a block of an m × n matrix as scipy's CSR, with int32 indices where they hold it."""
+    dtype = index_dtype(max(n, len(block.values) + 1))
+    indices, indptr = (codes.astype(dtype, copy=False) for codes in (block.indices, block.indptr))
+    return sp.csr_array((block.values, indices, indptr), shape=(block.stop - block.start, n))
 
 
 def as_sparse(block: RowBlock, n: int) -> sparse.COO:
@@ -112,7 +115,7 @@ def _joined(parts: list[Any], widths: tuple[int, ...]) -> tuple[NDArray[Any], ND
     """Entries of blocks that lie side by side, in the order of rows, then columns."""
     lefts = np.concatenate([[0], np.cumsum(widths)])[:-1]
     rows = np.concatenate([p.row for p in parts]).astype(np.int64)
-    columns = np.concatenate([p.col + int(left) for p, left in zip(parts, lefts, strict=True)]).astype(np.int64)
+    columns = np.concatenate([p.col.astype(np.int64) + left for p, left in zip(parts, lefts, strict=True)])
     order = np.lexsort((columns, rows))
     return rows[order], columns[order], np.concatenate([p.data for p in parts])[order]
 

@@ -144,7 +144,8 @@ def _write(
     tell("writing", 0, stage.entries)
     rows, columns = stage.assign_codes()
     done = 0
-    with StoreWriter(path, (len(rows), len(columns)), dtype, overwrite=overwrite) as writer:
+    shape = len(rows), len(columns)
+    with StoreWriter(path, shape, dtype, entries=stage.entries, overwrite=overwrite) as writer:
         for batch in combined(stage.batches(), how):
             try:
                 writer.append(batch.rows, batch.columns, batch.values)

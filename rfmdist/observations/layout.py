@@ -96,6 +96,11 @@ def index_dtype(size: int) -> np.dtype[Any]:
     return np.dtype(np.int32 if size <= np.iinfo(np.int32).max else np.int64)
 
 
+def stored_index_dtype(columns: int, entries: int) -> np.dtype[Any]:
+    """Dtype of ``indices`` and ``indptr`` alike: AnnData reads them as they lie, and scipy refuses to mix two."""
+    return index_dtype(max(columns, entries + 1))
+
+
 def create_array(group: zarr.Group, name: str, size: int, dtype: np.dtype[Any], fill: float) -> zarr.Array[Any]:
     """Create a sharded, compressed, checksummed array of ``size`` entries.
 

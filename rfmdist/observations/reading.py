@@ -45,7 +45,7 @@ class Entries:
             If a chunk is damaged or lost.
         """
         found = self._read(name, low, high, size)
-        lost = np.isnan(found) if name == "data" else found == np.asarray(FILL[name]).astype(found.dtype)
+        lost = np.isnan(found) if name == "data" else found == FILL[name]  # never so of AnnData's unsigned codes
         if len(found) < high - low or lost.any():
             where = f" between entries {low} and {high}"
             raise _torn(self._store, self._path(name), where)

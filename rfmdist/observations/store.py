@@ -33,7 +33,7 @@ from rfmdist.observations.convert import as_csr, as_sparse, write_dask, write_sc
 from rfmdist.observations.draws import Draw, Fold, HoldOut
 from rfmdist.observations.files import check_store, is_torn
 from rfmdist.observations.frames import count_ids, read_ids
-from rfmdist.observations.layout import BY_COLUMN, BY_ROW, FILL, SHARD, Order
+from rfmdist.observations.layout import BY_COLUMN, BY_ROW, FILL, SHARD, Order, index_dtype
 from rfmdist.observations.nodes import (
     find_node,
     find_part,
@@ -321,7 +321,7 @@ class Observations:
     @cached_property
     def indptr(self) -> NDArray[np.int64]:
         """Where each row's entries begin, int64 ndarray of shape (m + 1,)."""
-        return np.asarray(self.entries("indptr", 0, self.shape[0] + 1))
+        return self.entries("indptr", 0, self.shape[0] + 1)
 
     @cached_property
     def row_ids(self) -> pd.Index[Any]:
@@ -398,7 +398,7 @@ class Observations:
         """
         if "indptr" in self.__dict__:
             return self.indptr[start : stop + 1]
-        return np.asarray(self.entries("indptr", start, stop + 1))
+        return self.entries("indptr", start, stop + 1)
 
     def row_block(self, start: int, stop: int, roles: str | Role | Iterable[str | Role] = ALL_ROLES) -> RowBlock:
         """Read rows ``start`` to ``stop`` (excluded), only the entries of the given ``roles``.
@@ -448,13 +448,17 @@ class Observations:
     def entries(self, part: str, low: int, high: int) -> NDArray[Any]:
         """Read positions ``low`` to ``high`` of one array of the entries: data, indices, indptr or split.
 
+        Whatever type they are stored in, row pointers are int64, and codes of columns int32 where that holds them.
+
         Raises
         ------
         StoreError
             If a chunk is damaged or lost.
         """
         size = self.shape[0] + 1 if part == "indptr" else self.nnz
-        return self._entries.read(part, low, high, size)
+        found = self._entries.read(part, low, high, size)
+        dtype = {"indptr": np.dtype(np.int64), "indices": index_dtype(self.shape[1])}.get(part, found.dtype)
+        return found.astype(dtype, copy=False)
 
     def row_codes(self, ids: Any) -> NDArray[np.int64]:
         """Codes of row ids, -1 for ids that are not known."""
@@ -469,7 +473,10 @@ class Observations:
         return codes_of(self.column_ids, ids)
 
     def to_scipy(self, roles: str | Role | Iterable[str | Role] = ALL_ROLES) -> sp.csr_array:
-        """All entries of ``roles`` in memory, scipy.sparse.csr_array of shape (m, n)."""
+        """All entries of ``roles`` in memory, scipy.sparse.csr_array of shape (m, n).
+
+        Its indices are int32 where that holds them: much of what takes such a matrix refuses int64.
+        """
         wanted = parse_roles(roles)
         if self.shape[0] == 0:
             return sp.csr_array(self.shape, dtype=self.dtype)

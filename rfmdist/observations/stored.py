@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,16 +33,44 @@ def stored_entries(matrix: Any, name: str) -> sp.coo_array:
     """
     if matrix.ndim != 2:
         raise InputError(f"{name}: a sparse array of {matrix.ndim} dimensions has no rows and columns; give one of two")
-    try:
-        if matrix.format in ("csr", "csc", "bsr"):
-            matrix = type(matrix)((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
-            matrix.check_format(full_check=True)
-        coo = sp.coo_array(matrix)
-    except (ValueError, TypeError, IndexError) as error:
-        raise InputError(f"{name}: not a sound sparse matrix ({str(error).splitlines()[0]}); make it anew") from None
+    with _refusing_unsound(name):
+        coo = sp.coo_array(rebuilt(matrix, name))
     if matrix.format in FILLED and np.count_nonzero(coo.data) < matrix.nnz:
         raise InputError(
             f"{name}: {matrix.format.upper()} does not tell observed zeros from those it is filled with; make a CSR or"
             " COO matrix of the observed entries"
         )
     return coo
+
+
+def rebuilt(matrix: Any, name: str) -> Any:
+    """Return a sparse matrix of scipy as its constructor makes it: sound, and with one type of indices.
+
+    Readers that set the arrays one by one, AnnData's among them, leave the types that the arrays have on disk, and
+    scipy's own conversions then refuse the matrix. It is not changed, and its values are not copied.
+
+    Raises
+    ------
+    InputError
+        If its row pointers or indices do not fit together.
+    """
+    if matrix.format not in ("csr", "csc", "bsr"):  # other formats have no pointers, and one type once converted
+        return matrix
+    with _refusing_unsound(name):
+        found = type(matrix)((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
+        found.check_format(full_check=True)
+    return found
+
+
+@contextmanager
+def _refusing_unsound(name: str) -> Iterator[None]:
+    """Tell what scipy raises of index arrays that are wrong.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        yield
+    except (ValueError, TypeError, IndexError) as error:
+        raise InputError(f"{name}: not a sound sparse matrix ({str(error).splitlines()[0]}); make it anew") from None

@@ -22,7 +22,7 @@ from rfmdist.observations.layout import (
     SHARD,
     create_array,
     create_root,
-    index_dtype,
+    stored_index_dtype,
     write_array,
     write_ids,
 )
@@ -59,6 +59,9 @@ class StoreWriter:
         Rows and columns.
     dtype : dtype
         float32 or float64, of the values.
+    entries : int, optional
+        Most entries that will come; m n when left out. Where 2^31 may come, row pointers need int64, and column codes
+        are stored in the same type.
     overwrite : bool, default False
         Replace what is at ``path``, once the new store is complete.
 
@@ -68,13 +71,22 @@ class StoreWriter:
         If ``path`` exists and may not be replaced.
     """
 
-    def __init__(self, path: str | Path | None, shape: tuple[int, int], dtype: Any, *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path | None,
+        shape: tuple[int, int],
+        dtype: Any,
+        *,
+        entries: int | None = None,
+        overwrite: bool = False,
+    ) -> None:
         place = None if path is None else place_of(path)
         self.path: Place | None = place.resolve() if isinstance(place, Path) else place
         check_destination(self.path, overwrite=overwrite)
         self._shape = shape
         self._dtype = np.dtype(dtype)
-        self._index_dtype = index_dtype(shape[1])
+        self._most = shape[0] * shape[1] if entries is None else entries
+        self._index_dtype = stored_index_dtype(shape[1], self._most)
         self._indptr = np.zeros(shape[0] + 1, np.int64)  # counts of the rows, until `finish` sums them
         # The next shard; pages that are not written take no memory.
         self._shard = {"indices": np.empty(SHARD, self._index_dtype), "data": np.empty(SHARD, self._dtype)}
@@ -159,8 +171,9 @@ class StoreWriter:
             self._shrink()
         self._flush()
         indptr = np.cumsum(self._indptr, out=self._indptr)
+        assert indptr[-1] <= self._most, "more entries came than were announced"
         matrix: Any = root["X"]
-        write_array(create_array(matrix, "indptr", len(indptr), indptr.dtype, FILL["indptr"]), indptr)
+        write_array(create_array(matrix, "indptr", len(indptr), self._index_dtype, FILL["indptr"]), indptr)
         write_ids(root, "obs", row_ids)
         write_ids(root, "var", column_ids)
         if add is not None:
