@@ -355,7 +355,7 @@ def impossible(kind: str) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("kind", ["few", "full rank", pytest.param("noise", marks=pytest.mark.slow), "two blocks"])
 def test_the_impossible_is_not_certified(kind: str) -> None:
-    """Too few entries, no low rank, noise, and blocks that hardly meet: one warning, a guess of what was seen at all."""
+    """Too few entries, no low rank, noise, and blocks that hardly meet: one warning, a guess of what was seen."""
     matrix, mask = impossible(kind)
     with pytest.warns(UserWarning, match="no matrix of low rank could be certified .*is the search's and only a guess"):
         model = LinRFM(noise=0, max_iter=60).fit(observe(matrix, mask))
