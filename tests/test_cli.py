@@ -27,6 +27,7 @@ from distributed import LocalCluster
 from rfmdist import Completion, LinRFM, Observations, Role, plan
 from rfmdist.__main__ import main
 from rfmdist.cli import paths as cli_paths
+from rfmdist.observations.digests import with_digest
 from rfmdist.observations.tables import read_table
 
 FIT = ["--max-iter", "4", "--replacement", "1", "--features", "factored"]
@@ -418,7 +419,7 @@ def _set_version() -> None:
     file = Path("store.zarr/zarr.json")
     document = json.loads(file.read_text())
     document["attributes"]["rfmdist"]["format"] = 99
-    file.write_text(json.dumps(document))
+    file.write_bytes(with_digest(json.dumps(document).encode()))
 
 
 def _lose_shard() -> None:
@@ -520,7 +521,7 @@ BAD: dict[str, tuple[Callable[[], None] | None, str | list[str], str]] = {
         "pipe: is not a store, so it will not be overwritten",
     ),
     "other version": (_set_version, "info store.zarr", "store version 99"),
-    "torn store": (_lose_array, "fit store.zarr -o new.zarr", "X/indices is missing"),
+    "torn store": (_lose_array, "fit store.zarr -o new.zarr", "X/indices is gone"),
     "missing shard, info": (_lose_shard, "info store.zarr", "a part of X/data is missing"),
     "missing shard, fit": (_lose_shard, "fit store.zarr -o new.zarr", "a part of X/data is missing"),
     "flipped byte, info": (_flip_store, "info store.zarr", "X/data is damaged"),
