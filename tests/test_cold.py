@@ -17,6 +17,7 @@ from rfmdist.features.dense import DenseFeatures
 from rfmdist.features.factored import FactoredFeatures
 from rfmdist.features.mean import MeanFeatures
 from rfmdist.features.protocol import Step
+from rfmdist.features.recovered import RecoveredFeatures
 from rfmdist.lin_rfm import LinRFM
 from rfmdist.observations.blocks import FITTED_ROLES, Offsets
 from rfmdist.observations.offsets import fit_offsets
@@ -167,7 +168,8 @@ def test_small_numbers_by_hand() -> None:
 
 def test_an_exact_recovery_determines_nothing_without_an_id() -> None:
     """Its predictions are what must be; of an unknown row or column that is nothing."""
-    features = FactoredFeatures(np.array([[1.0], [2.0], [0.5]]), np.zeros(3), determined=np.ones(3, np.bool_))
+    factor, components = np.array([[1.0], [2.0], [0.5]]), np.ones(3, np.int32)
+    features = RecoveredFeatures(factor, np.zeros(3), components=components, ranks=(0, 1), exact=True)
     completion = built(sp.coo_array([[1.0, 2.0, 0.5]]), features, Offsets(0.0, np.zeros(1), np.zeros(3)))
     assert np.isnan(completion.predict([0, 0, 7, 7], [1, 7, 1, 7])).tolist() == [False, True, True, True]
     assert completion.recommend([0, 7], exclude_observed=False)["row"].unique().tolist() == [0]

@@ -58,7 +58,12 @@ def check_store(path: Place) -> None:
     if not path.is_dir():
         name = path.name.partition(".")[0] or "new"
         raise StoreError(f"{path}: is a file, not a store; ingest it first: rfmdist ingest {path} -o {name}.zarr")
-    if not any((path / document).exists() for document in ("zarr.json", ".zgroup", ".zarray")):
+    if (path / ".zgroup").exists() and not (path / DOCUMENT).exists():
+        raise StoreError(
+            f"{path}: is of Zarr's format 2, which other programs write; make a store of its X with"
+            " Observations.from_scipy"
+        )
+    if not (path / DOCUMENT).exists():
         raise StoreError(f"{path}: is a folder, not a store; make one of the tables in it with 'rfmdist ingest'")
 
 
