@@ -16,9 +16,19 @@ python=${PYTHON:-python3}
     echo "test.sh: $python is older than Python 3.11; name another with PYTHON=..." >&2
     exit 2
 }
+others=()
+for other in ${RFMDIST_PYTHONS-python3.12 python3.13 python3.14}; do
+    if "$other" -c '' 2>/dev/null; then # a shim may be found and name a Python that is not there
+        others+=("$other")
+    elif [[ -n ${RFMDIST_PYTHONS-} ]]; then
+        echo "test.sh: RFMDIST_PYTHONS names $other, which does not run" >&2
+        exit 2
+    fi
+done
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 part=(tests/test_{anndata,ids,readme,recommend,tables}.py) # the quick part
-needs=(pytest pytest-timeout)                              # of it, beside a plain install
+needs=(pytest pytest-timeout pytest-xdist)                 # of it, beside a plain install
+both=(-n 2 --dist worksteal)                               # one process leaves the second core idle
 step() { echo "== $* (${SECONDS} s)"; }
 
 # environment NAME PYTHON: an empty one, of which $bin is the folder of commands
@@ -36,7 +46,7 @@ install() {
 
 quick() {
     step "quick part: $("$bin/python" --version)"
-    "$bin/python" -m pytest -q "${part[@]}" "$@"
+    "$bin/python" -m pytest -q "${both[@]}" "${part[@]}" "$@"
 }
 
 if [[ ${1:-} == --lowest ]]; then
@@ -57,19 +67,14 @@ step ruff
 step mypy
 "$bin/mypy"
 step pytest
-"$bin/pytest" -q -m "not slow" -n 2 --dist worksteal "$@" # one process leaves the second core idle
+"$bin/pytest" -q -m "not slow" "${both[@]}" "$@"
 
 environment plain-venv "$python"
 install . "${needs[@]}"
 quick
-for other in ${RFMDIST_PYTHONS-python3.12 python3.13 python3.14}; do
-    if "$other" -c '' 2>/dev/null; then # a shim may be found and name a Python that is not there
-        environment "plain-venv-$(basename "$other")" "$other"
-        install . anndata "${needs[@]}"
-        quick
-    elif [[ -n ${RFMDIST_PYTHONS-} ]]; then
-        echo "test.sh: RFMDIST_PYTHONS names $other, which does not run" >&2
-        exit 2
-    fi
+for other in "${others[@]}"; do
+    environment "plain-venv-$("$other" -c 'import platform; print(platform.python_version())')" "$other"
+    install . anndata "${needs[@]}"
+    quick
 done
 step all passed

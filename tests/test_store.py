@@ -552,3 +552,11 @@ def test_what_dask_arrays_are_refused(array: Any) -> None:
     """One-dimensional arrays and dense blocks are refused with a sentence."""
     with pytest.raises(RfmdistError, match="from_dask"):
         Observations.from_dask(array)
+
+
+def test_what_one_store_in_memory_holds_is_not_in_another() -> None:
+    """Attributes of one store are its own: Zarr 3.1 changes the very mapping that a group was made with."""
+    first, second = (Observations.from_scipy(sp.coo_array(np.eye(3))) for _ in range(2))
+    first.set_attributes("completion", {"unit": 1.0})
+    assert second.attributes("completion") is None
+    assert Observations.from_scipy(sp.coo_array(np.eye(3))).attributes("completion") is None

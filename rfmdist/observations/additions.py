@@ -55,7 +55,7 @@ def extras(root: zarr.Group, store: str) -> zarr.Group:
     """What AnnData has no place for, under ``uns``; made if it is not there."""
     holder: zarr.Group | None = find_part(root, EXTRAS, store)
     if holder is None:
-        holder = root.create_group(EXTRAS, attributes=DICTIONARY)
+        holder = root.create_group(EXTRAS, attributes=dict(DICTIONARY))
     list_part(root, EXTRAS)
     return holder
 
@@ -66,7 +66,7 @@ def write_offsets(root: zarr.Group, offsets: Offsets, store: str) -> None:
     holder = extras(root, store)
     with in_place_listed(root, holder, "offsets", store) as name:
         # With the arrays and in one write, so that the new offsets never meet the old settings.
-        group = holder.create_group(name, attributes=DICTIONARY | {"rfmdist": settings})
+        group = holder.create_group(name, attributes=dict(DICTIONARY) | {"rfmdist": settings})
         for part, value in (("rows", offsets.rows), ("columns", offsets.columns)):
             create_array(group, part, len(value), np.dtype(np.float64), np.nan)[:] = value
 

@@ -8,6 +8,7 @@ inside ``X`` (it ignores what it does not know there) and the offsets under ``un
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +36,9 @@ LOST_TEXT = "\0lost"
 TRUE = "true"
 """Attribute of a column of false and true: how many are true."""
 
-ARRAY: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
-DICTIONARY = {"encoding-type": "dict", "encoding-version": "0.1.0"}
+ARRAY = MappingProxyType({"encoding-type": "array", "encoding-version": "0.2.0"})
+DICTIONARY = MappingProxyType({"encoding-type": "dict", "encoding-version": "0.1.0"})
+"""Never to be handed to Zarr but as a copy: it keeps the mapping it is given and changes that with the attributes."""
 AGAIN = "restore it from a copy or ingest the data again"
 MENDS = {
     "X/by_column": "delete the folder X/by_column in it, then it is made again",
@@ -82,7 +84,7 @@ def create_root(store: Any, shape: tuple[int, int]) -> zarr.Group:
     root = zarr.create_group(store, zarr_format=3, attributes=attributes)
     root.create_group("X", attributes=matrix_attributes(shape))
     for name in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
-        root.create_group(name, attributes=DICTIONARY)
+        root.create_group(name, attributes=dict(DICTIONARY))
     return root
 
 
@@ -144,7 +146,7 @@ def create_matrix(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
             Crc32cCodec(),
         ],
         fill_value=np.nan,
-        attributes=ARRAY,
+        attributes=dict(ARRAY),
     )
     array[:] = values
 
@@ -159,7 +161,7 @@ def lost_value(dtype: np.dtype[Any]) -> Any:
 def create_values(group: zarr.Group, name: str, values: Any, fill: Any) -> zarr.Array[Any]:
     """Write numbers, one a place, as AnnData reads them."""
     array = create_array(group, name, len(values), values.dtype, fill)
-    array.attrs.update(ARRAY)
+    array.attrs.update(dict(ARRAY))
     write_array(array, values)
     return array
 
