@@ -21,7 +21,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ import scipy.sparse as sp
 from rfmdist import Completion, LinRFM, split
 from rfmdist.errors import StoreError
 from rfmdist.features.mean import MeanFeatures
+from rfmdist.features.recovered import RecoveredFeatures
 from rfmdist.observations.offsets import fit_offsets
 from rfmdist.observations.store import Observations
 
@@ -179,10 +180,13 @@ def subjects(folder: Path) -> list[Subject]:
     augmented, other = fitted(**more), fitted(**more, random_state=1)
     mean: Any = MeanFeatures.of([augmented.features, other.features], [augmented.step, other.step])
     factored: Any = fitted(features="factored", **plain)
-    some = replace(factored.features, determined=np.arange(SHAPE[1]) != 4)
+    components = (np.arange(SHAPE[1]) != 4).astype(np.int32)
+    told: Any = {"components": components, "ranks": (0, factored.features.rank), "exact": True}
+    recovered = RecoveredFeatures(factored.features.factor, factored.features.offsets, **told)
     completions = {
         "dense": fitted(features="dense"),
-        "factored": Completion(factored.targets, some, factored.step),
+        "factored": factored,
+        "recovered": Completion(factored.targets, recovered, factored.step),
         "augmented": augmented,
         "mean": Completion(augmented.targets, mean, augmented.step),
     }

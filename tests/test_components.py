@@ -315,6 +315,7 @@ def test_beyond_the_usual_fit_components_are_recovered_apart() -> None:
     assert np.nanmax(np.abs(found.completion.predict_block().compute() - full)) < 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:observations in memory. all .* values are")
 @pytest.mark.parametrize("kind", ["constant", "zeros", "identity"])
 def test_auto_meets_edges(kind: str) -> None:
     """The defaults end with a completion of such a matrix."""
