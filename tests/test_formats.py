@@ -161,7 +161,7 @@ def test_tables_about_ids_in_json(tmp_path: Path) -> None:
     """All names in the file become columns, late ones too."""
     lines = [f'{{"id": {k}, "year": {1900 + k}}}' for k in range(150)] + ['{"id": 200, "genre": "war"}']
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
-    found = read_lines(tmp_path / "t.jsonl")
+    found, _ = read_lines(tmp_path / "t.jsonl")
     assert list(found) == ["year", "genre"]
     assert found.loc["200", "genre"] == "war"
     assert found.loc["7", "year"] == 1907
@@ -262,7 +262,7 @@ def test_partitions_hold_a_column(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "q", partition_cols=["kind", "userId"])
     found = read_table(tmp_path / "q", row="kind")
     assert set(zip(found["row"], found["value"], strict=True)) == set(zip(frame["kind"], frame["rating"], strict=True))
-    assert read_lines(tmp_path / "q", "movieId").loc[100, "kind"] == "7"
+    assert read_lines(tmp_path / "q", "movieId")[0].loc[100, "kind"] == "7"
     frame.assign(kind=["a", None, "b", "c"]).to_parquet(tmp_path / "r", partition_cols=["kind"])
     refuses(tmp_path / "r", "row 1: the row is missing", row="kind")
 

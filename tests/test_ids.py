@@ -45,7 +45,9 @@ INTEGERS = {
 
 def made(path: Path | None = None, rows: Any = ROWS, columns: Any = COLUMNS) -> Observations:
     """Give a store of 4 x 3."""
-    return Observations.from_scipy(sp.csr_array(np.ones((4, 3))), path, row_ids=rows, column_ids=columns)
+    return Observations.from_scipy(
+        sp.csr_array(np.arange(1.0, 13).reshape(4, 3)), path, row_ids=rows, column_ids=columns
+    )
 
 
 @pytest.mark.parametrize("form", TEXT)
@@ -88,7 +90,7 @@ def test_answers_by_id(tmp_path: Path, rows: Any) -> None:
             assert found["row"].astype(str).tolist() == np.repeat(list(map(str, rows)), 2).tolist()
         assert set(completion.similar([20, "30"])["column"]) == {20, 30}
         with pytest.raises(InputError, match="column id 11 was not seen"):
-            completion.predict(rows[0], 11)
+            completion.predict(rows[0], 11, unknown="error")
 
 
 # ---- the index that pandas keeps ------------------------------------------------------------------------

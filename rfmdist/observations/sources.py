@@ -108,10 +108,10 @@ def read_sources(
         yield from read_files(source, given, delimiter)
 
 
-def parquet_files(source: Any) -> list[Path]:
+def parquet_parts(source: Any) -> list[Part]:
     """Parquet files of a path or a folder, in the order they are read; none of any other source."""
-    found = [part.path if isinstance(part, Part) else part for part in parts_of(source)]
-    return [Path(file) for file in found if isinstance(file, str | Path) and Path(file).suffix in PARQUET]
+    parts = [Part(Path(part), {}) if isinstance(part, str | Path) else part for part in parts_of(source)]
+    return [part for part in parts if isinstance(part, Part) and part.path.suffix in PARQUET]
 
 
 def read_files(source: Any, given: Given, delimiter: str | None = None) -> Iterator[Table]:

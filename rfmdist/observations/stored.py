@@ -33,8 +33,9 @@ def stored_entries(matrix: Any, name: str) -> sp.coo_array:
     """
     if matrix.ndim != 2:
         raise InputError(f"{name}: a sparse array of {matrix.ndim} dimensions has no rows and columns; give one of two")
+    sound = rebuilt(matrix, name)
     with _refusing_unsound(name):
-        coo = sp.coo_array(rebuilt(matrix, name))
+        coo = sp.coo_array(sound)
     if matrix.format in FILLED and np.count_nonzero(coo.data) < matrix.nnz:
         raise InputError(
             f"{name}: {matrix.format.upper()} does not tell observed zeros from those it is filled with; make a CSR or"

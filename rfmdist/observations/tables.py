@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,7 +12,7 @@ from rfmdist.errors import InputError
 from rfmdist.observations.columns import MISSING, Given, is_number, known_part, resolve_columns
 from rfmdist.observations.ids import is_integer
 from rfmdist.observations.relations import Table
-from rfmdist.observations.sources import parquet_files, read_files, read_sources
+from rfmdist.observations.sources import Part, parquet_parts, read_files, read_sources
 from rfmdist.observations.staging import Stage
 
 
@@ -87,22 +86,23 @@ def read_lines(
     InputError
         If the table is missing, has no header or cannot be read; the text names the line.
     """
-    files = parquet_files(source)
-    if files:
-        return _of_parquet(files, str(source), ids)
+    parts = parquet_parts(source)
+    if parts:
+        return _of_parquet(parts, str(source), ids)
     with Stage(None) as stage:
         tables = read_files(source, {"row": 1 if ids is None else ids}, delimiter)
         return pd.concat([_indexed(stage, table) for table in tables]), None
 
 
-def _of_parquet(files: list[Path], source: str, ids: str | int | None) -> tuple[pd.DataFrame, pd.Index[Any] | None]:
+def _of_parquet(parts: list[Part], source: str, ids: str | int | None) -> tuple[pd.DataFrame, pd.Index[Any] | None]:
     """Lines of Parquet files by id, and what else may be the ids, as `read_lines` gives them."""
     try:
-        tables = [pq.read_table(file, partitioning=None) for file in files]
+        tables = [pq.read_table(part.path, partitioning=None) for part in parts]
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{source}: not a Parquet file ({str(error).splitlines()[0]})") from None
     # A range is not stored, not even one of ids such as 10, 20, 30: it lies in the metadata of pandas alone.
-    lines = pd.concat([table.to_pandas() for table in tables])
+    frames = (table.to_pandas().assign(**part.partition) for table, part in zip(tables, parts, strict=True))
+    lines = pd.concat(frames)
     lines.columns = lines.columns.map(str)
     names, index = tables[0].column_names, lines.index
     stored = (tables[0].schema.pandas_metadata or {"index_columns": []})["index_columns"]
