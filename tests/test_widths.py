@@ -19,10 +19,10 @@ from rfmdist.observations import layout, writer
 from rfmdist.observations.blocks import Role, RowBlock
 from rfmdist.observations.convert import _joined, as_csr, as_sparse
 from rfmdist.observations.draws import STRETCH, HoldOut, entry_hash, uniforms
+from rfmdist.observations.frames import read_ids
 from rfmdist.observations.ids import check_ids
 from rfmdist.observations.ingest import combined, ingest
 from rfmdist.observations.layout import SHARD, create_array, create_root, index_dtype, write_array, write_ids
-from rfmdist.observations.reading import read_ids
 from rfmdist.observations.sources import read_sources
 from rfmdist.observations.split import _by_range
 from rfmdist.observations.staging import Batch, Stage
