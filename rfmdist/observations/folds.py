@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from rfmdist.checks import check_whole
 from rfmdist.errors import InputError
 from rfmdist.observations.draws import Fold
+from rfmdist.observations.pairs import codes_of_pairs
 from rfmdist.observations.store import Observations
 
 
@@ -79,21 +80,19 @@ class EntryKFold:
                 "a scipy matrix can only be cut by rows: give Observations.from_scipy(matrix), or X as pairs of row and"
                 " column with y as their values"
             )
-        for number in range(self.n_splits):
-            train, test, entries = (
-                self._of_observations(X, number) if isinstance(X, Observations) else self._of_pairs(X, number)
-            )
+        folds = self._of_observations(X) if isinstance(X, Observations) else self._of_pairs(X)
+        for number, (train, test, entries) in enumerate(folds):
             if not entries:
                 raise InputError(f"fold {number} of {self.n_splits} has no entries, so few there are; take fewer folds")
             yield train, test
 
-    def _of_observations(self, observations: Observations, number: int) -> tuple[Any, Any, int]:
-        train, test = (Fold(number, self.n_splits, self.random_state, scored).index for scored in (False, True))
-        return train, test, observations[test].role_counts()["test"]
+    def _of_observations(self, observations: Observations) -> Iterator[tuple[Any, Any, int]]:
+        for number in range(self.n_splits):
+            train, test = (Fold(number, self.n_splits, self.random_state, scored).index for scored in (False, True))
+            yield train, test, observations[test].role_counts()["test"]
 
-    def _of_pairs(self, pairs: Any, number: int) -> tuple[Any, Any, int]:
-        from rfmdist.observations.pairs import codes_of_pairs
-
+    def _of_pairs(self, pairs: Any) -> Iterator[tuple[Any, Any, int]]:
         rows, columns, *_ = codes_of_pairs(pairs)
-        chosen = Fold(number, self.n_splits, self.random_state).holds(rows, columns)
-        return np.flatnonzero(~chosen), np.flatnonzero(chosen), int(chosen.sum())
+        for number in range(self.n_splits):
+            chosen = Fold(number, self.n_splits, self.random_state).holds(rows, columns)
+            yield np.flatnonzero(~chosen), np.flatnonzero(chosen), int(chosen.sum())
