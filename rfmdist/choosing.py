@@ -1,7 +1,7 @@
 """The stages of a fit that choose settings, all by the validation entries. Knows no files and no Dask.
 
-Short trials tell noise from none, then whether each addition of RATINGS earns its place, by successive halving:
-the better half of the trials goes on at twice the rank. Paths of the ridge at growing rank choose the rest.
+Short trials tell noise from none, then whether each addition (DESIGN.md, "Additions") earns its place, by successive
+halving: the better half of the trials goes on at twice the rank. Paths of the ridge at growing rank choose the rest.
 """
 
 from __future__ import annotations

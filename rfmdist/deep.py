@@ -127,7 +127,7 @@ class DeepLinRFM(MatrixSensor):
         M_ℓ    = (AGOP_ℓ + floor I)^(powers[ℓ-1] / 2)
 
     This is the neural feature ansatz, W_ℓ'W_ℓ = AGOP_ℓ^(1/(L-ℓ+1)), which balanced deep linear networks satisfy, made
-    an algorithm (arXiv 2401.04553, its section on deep linear networks; METHOD.md, "Deep lin-RFM"). With these powers
+    an algorithm (arXiv 2401.04553, its section on deep linear networks; DESIGN.md, "Deep"). With these powers
     and no floor the fixed points are those of `rfmdist.LinRFM` with ``power=(L-1)/(2 L)``, critical points of the
     Schatten-2/L quasi-norm: there all M_ℓ² are (Z'Z / m)^(1/L). At depth 2 the iterations are the same too.
 
@@ -244,7 +244,8 @@ def layer_product(layers: Sequence[Any]) -> Any:
 def _dual_coefficients(measured: Measured, features: Matrix, ridge: float) -> Matrix:
     """Return D, (m, n), with which D P is the ridge estimate for features P: Σ a_k A_k, (K + ridge I) a = y.
 
-    K_kl = <A_k P, A_l>. For observed entries the rows are systems of their own, K = P[O_i, O_i] (METHOD.md).
+    K_kl = <A_k P, A_l>. For observed entries the rows are systems of their own, K = P[O_i, O_i] (DESIGN.md,
+    "Dual form").
     """
     if isinstance(measured, Operators):
         table = Table(measured.matrices.reshape(len(measured.values), -1), measured.shape, len(measured.values))

@@ -37,9 +37,9 @@ the 5 that is usual for offsets fitted alone; 1 is as good."""
 START_SWEEPS = 3
 """Passes for offsets that the solves fit anew."""
 TABLE_WEIGHT = 1.2
-"""Size of users' own side columns in that of counts and offsets (RATINGS (4))."""
+"""Size of users' own side columns in that of counts and offsets (DESIGN.md, "Side columns")."""
 COUNT_START = 3.0
-"""Added to counts before their logarithm, so that rows of one and of two entries are not far apart (RATINGS (4))."""
+"""Added to counts before their logarithm, so that rows of one and of two entries are not far apart."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Preparation:
 
 
 def _margin(counts: NDArray[Any], offsets: NDArray[np.float64], table: NDArray[np.float64]) -> Margin:
-    """Counts, and as side columns their logarithm, the offsets and the user's own (RATINGS (4))."""
+    """Counts, and as side columns their logarithm, the offsets and the user's own (DESIGN.md, "Side columns")."""
     told = (standardised(values) for values in (np.log(counts + COUNT_START), offsets))
     columns = [column for column in told if column is not None]
     return Margin(counts.astype(np.float64), np.column_stack([*columns, TABLE_WEIGHT * table]).astype(np.float32))

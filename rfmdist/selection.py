@@ -51,13 +51,13 @@ PATIENCE = 3
 """Iterations without a better validation error after which a fit stops."""
 PLAIN_WEIGHT, WORKING_WEIGHT = 1.0, 5.0
 """Replacement weights for noise: 1 puts observed values back; 5 keeps very sparse noisy rows from shrinking to their
-offsets (METHOD)."""
+offsets (DESIGN.md, "Dual form")."""
 INDICATORS, USUAL_INDICATORS = (0.2, 0.35, 0.5), 0.35
 """Weights of the indicator block that are tried, and the one that is tried with other replacement weights. MovieLens
 1M wants 0.35, 100K 0.5; to miss them by a sixth costs 0.0005."""
 RIDGE_BY_COUNT, ROW_SCALE, SIDE_WEIGHT = 0.3, 0.5, 0.1
-"""What the other additions are where they earn their place (RATINGS; side columns of 0.2 are no better once offsets are
-solved for exactly)."""
+"""What the other additions are where they earn their place (DESIGN.md, "Additions"). Side columns of 0.2 are no better
+once offsets are solved for exactly."""
 CHANCE = 0.25
 """Over the root of the number of validation entries: the share of the error that additions must take away together.
 Of 18 random patterns with some hundred validation entries two gained nearly as much by chance."""

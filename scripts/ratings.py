@@ -4,9 +4,9 @@
 
 100k is the published split u1, 1m a random tenth for test. The first lines are peers: cmfrec and Surprise at settings
 that were the best of a grid on the test entries of 1m, which is generous to them. Then rank 64 with settings given
-(RATINGS: found on validation entries), one addition after the other, and the whole estimator, which chooses everything
-itself; means of ranks and cosine features; on 100k the films' and users' tables. ``--draws`` adds further random tenths
-of the same ratings: plain, and the whole estimator. No test entry is used for any choice. MovieLens is looked for in
+(found on validation entries), one addition (DESIGN.md, "Additions") after the other, and the whole estimator, which
+chooses everything itself; means of ranks and cosine features; on 100k the films' and users' tables. ``--draws`` adds
+further random tenths of the same ratings: plain, and the whole estimator. No test entry is used for any choice. MovieLens is looked for in
 $RFMDIST_DATA (default ../shared/data). `pip install cmfrec scikit-surprise` brings the peers; what is missing is left
 out.
 """

@@ -1,4 +1,4 @@
-"""Slow NumPy transcriptions of METHOD.md; a matrix holds NaN where nothing was observed."""
+"""Slow NumPy transcriptions of DESIGN.md; a matrix holds NaN where nothing was observed."""
 
 from __future__ import annotations
 

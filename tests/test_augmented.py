@@ -1,4 +1,4 @@
-"""Augmented features: every half step is that of RATINGS on the block matrix written out, and the prototype's."""
+"""Augmented features: every half step is that of DESIGN.md on the block matrix written out, and the prototype's."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PROTOTYPE = PROTOTYPE.parent / "prototypes" / "ratings.py"
 
 @dataclass
 class Oracle:
-    """Features of one side as RATINGS writes them: U, U2 and offsets; X is formed, nothing is rotated to save work."""
+    """Features of one side as DESIGN.md, "Indicators", has them: U, U2, offsets; X is formed, nothing rotated."""
 
     factor: Any
     companion: Any

@@ -1,4 +1,4 @@
-"""Factored features: METHOD's identities hold, and at full rank every iterate is that of exact features."""
+"""Factored features: the identities of DESIGN.md hold, and at full rank every iterate is that of exact features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiled kernels of the factored form: rows of every length are the least squares that METHOD.md states."""
+"""Compiled kernels of the factored form: rows of every length are the least squares that DESIGN.md states."""
 
 from __future__ import annotations
 

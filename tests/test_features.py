@@ -1,4 +1,4 @@
-"""Dense features: every iterate equals the plain transcription of METHOD.md, in both forms, at any scale."""
+"""Dense features: every iterate equals the plain transcription of DESIGN.md, in both forms, at any scale."""
 
 from __future__ import annotations
 

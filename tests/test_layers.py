@@ -1,8 +1,9 @@
-"""Imports only ever point down, as ARCHITECTURE.md draws the layers."""
+"""Imports only ever point down, in the order of the layers below."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -80,10 +81,21 @@ def imported(path: Path) -> list[str]:
     return names
 
 
+def test_cited_sections_exist() -> None:
+    """Every section of DESIGN.md that the code cites by name is there."""
+    headings = set(re.findall(r"^#+ (.+)$", (PACKAGE / "DESIGN.md").read_text(), re.MULTILINE))
+    cited = []
+    for path in [*MODULES, *Path(__file__).parent.rglob("*.py"), *(PACKAGE.parent / "scripts").rglob("*.py")]:
+        for names in re.findall(r'DESIGN\.md,\s+((?:"[^"]+"(?: and )?)+)', path.read_text()):
+            cited += [(path.name, " ".join(name.split())) for name in re.findall(r'"([^"]+)"', names)]
+    assert len(cited) > 15
+    assert not [(file, name) for file, name in cited if name not in headings]
+
+
 def level(part: str) -> int:
     """Give the place of a part from the top; a part that no layer names is a failure."""
     found = [i for i, layer in enumerate(LAYERS) if part in layer]
-    assert found, f"{part} belongs to no layer of ARCHITECTURE.md"
+    assert found, f"{part} belongs to no layer"
     return found[0]
 
 

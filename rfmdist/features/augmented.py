@@ -1,6 +1,6 @@
 """Factored features that also know which entries were observed, how many, and what is told of rows and columns.
 
-RATINGS (1), (2) and (4). The matrix that is completed is [[Y, X], [X, ?]] with X the standardised indicators of
+See DESIGN.md, "Additions". The matrix that is completed is [[Y, X], [X, ?]] with X the standardised indicators of
 the observed entries, a sparse matrix minus one of rank one, never formed; side columns are offered to every solve
 beside the learned ones. Knows this form; not where counts and side columns come from.
 """
@@ -33,11 +33,11 @@ from rfmdist.kernels.threads import Threads, one_blas_thread
 from rfmdist.observations.blocks import RowBlock
 
 COUNT_DAMPING = 20.0
-"""k: entries' worth of damping of the indicators' standardisation (RATINGS: tuned once, moves little)."""
+"""k: entries' worth of damping of the indicators' standardisation (tuned once, moves little)."""
 RIDGE_DAMPING = 5.0
-"""Entries' worth of damping of the ridge by count (RATINGS (2))."""
+"""Entries' worth of damping of the ridge by count (DESIGN.md, "Ridge by count")."""
 INDICATOR_RIDGE = 2.0
-"""l: ridge of the indicators' own rows in units of that of the ratings' rows (RATINGS (1))."""
+"""l: ridge of the indicators' own rows in units of that of the ratings' rows (DESIGN.md, "Indicators")."""
 LEAST_SHARE = 1e-9
 """Of the greatest eigenvalue: directions below it are kept that large, so that their inverse root is harmless."""
 
@@ -48,13 +48,13 @@ class Extras(NamedTuple):
     Attributes
     ----------
     indicators : float
-        c, the deviation of the block that tells which entries were observed, in units of the values' (RATINGS (1)).
+        c, the deviation of the block that tells which entries were observed, in units of the values'.
     ridge_by_count : float
-        q, the power of its number of entries that a row's ridge grows with (RATINGS (2)).
+        q, the power of its number of entries that a row's ridge grows with.
     row_scale : float
-        Power of the rows' scales: values are divided by them, features do not know (RATINGS (3)).
+        Power of the rows' scales: values are divided by them, features do not know.
     side_weight : float
-        x, the size of side columns in that of U's rows (RATINGS (4)).
+        x, the size of side columns in that of U's rows.
     """
 
     indicators: float = 0.0
@@ -168,7 +168,7 @@ class AugmentedFeatures(FactoredFeatures):
     # ---- a block of rows --------------------------------------------------------------------------------------
 
     def _ridges(self, block: RowBlock, step: Step) -> NDArray[np.float64]:
-        """δ ((p + 5) / (mean p + 5))^q for rows of p entries (RATINGS (2))."""
+        """δ ((p + 5) / (mean p + 5))^q for rows of p entries (DESIGN.md, "Ridge by count")."""
         typical = self._total / max(len(self.margins[1].counts), 1) + RIDGE_DAMPING
         share = (np.diff(block.indptr) + RIDGE_DAMPING) / typical
         return np.asarray((step.ridge + self.floor) * share**self.extras.ridge_by_count)

@@ -1,4 +1,4 @@
-"""Cosine features: a Gaussian kernel on learned features, as more columns of U for a last solve (RATINGS (5))."""
+"""A Gaussian kernel on learned features, as more columns of U for a last solve (DESIGN.md, "Cosine features")."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rfmdist.features.power import spans
 from rfmdist.kernels.threads import one_blas_thread
 
 SIZE = 0.7
-"""Size of the new columns in that of a row of U (RATINGS (5))."""
+"""Size of the new columns in that of a row of U."""
 PIECE = 1 << 14
 """Rows that are made at once."""
 

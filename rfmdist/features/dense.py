@@ -1,4 +1,4 @@
-"""The exact feature matrix P as an n × n array. Knows the dual form of METHOD; not where blocks come from."""
+"""The exact feature matrix P as an n × n array (DESIGN.md, "Dual form"). Knows not where blocks come from."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The feature matrix as U U' + floor·I with U n × r: the cost of alternating least squares, at any size.
 
-Knows the factored form of METHOD; not where blocks come from. Cholesky factors of r × r matrices alone: no
-decomposition, no n × n and no m × n array.
+See DESIGN.md, "Factored features" and "Both sides". Knows not where blocks come from. Cholesky factors of r × r
+matrices alone: no decomposition, no n × n and no m × n array.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The mean of several factored features' predictions, as features that rows can be solved with (RATINGS: means)."""
+"""The mean of several features' predictions, as features that rows are solved with (DESIGN.md, "Means of ranks")."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Columns solved with a factor of the rows that memory does not hold: its rows are read stripe by stripe.
 
-Each column's system is summed over the stripes (METHOD: U_O'U_O, U_O'y and U_O'1 are sums over entries) and solved
-after the last one, so that the entries are read once a stripe, and the factor once a batch of columns. Plain factored
-features alone: what `AugmentedFeatures` adds wants all rows at once.
+Each column's system is summed over the stripes (DESIGN.md, "Factored features": U_O'U_O, U_O'y and U_O'1 are sums over
+entries) and solved after the last one, so that the entries are read once a stripe, and the factor once a batch of
+columns. Plain factored features alone: what `AugmentedFeatures` adds wants all rows at once.
 """
 
 from __future__ import annotations

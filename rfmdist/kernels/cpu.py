@@ -49,7 +49,7 @@ def solve_rows(
     last: int,
     dual: Array,
 ) -> int:
-    """Dual coefficients of rows ``first`` to ``last``: ``(P[O, O] + ridge I) a = y`` (METHOD: dual form).
+    """Dual coefficients of rows ``first`` to ``last``: ``(P[O, O] + ridge I) a = y`` (DESIGN.md, "Dual form").
 
     Writes them to ``dual`` (entries,) and returns -1, or the first row whose system is not positive definite.
     """

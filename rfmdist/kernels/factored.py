@@ -310,7 +310,7 @@ def solve_rows(
     """Solve rows ``first`` to ``last`` for coefficients b, with an intercept unless ``shrinkage`` is infinite.
 
     b = (U_O'U_O + diag(base) + ridge I)^-1 (U_O'(y - intercept) + pull) with y the values less the columns'
-    ``offsets`` (METHOD: factored features; RATINGS (1), (2)): ``ridges`` (rows,), ``base`` (r,) and ``pulls``
+    ``offsets`` (DESIGN.md, "Factored features" and "Additions"): ``ridges`` (rows,), ``base`` (r,) and ``pulls``
     (rows, r), of which the last two are empty where there are none. Writes ``solved`` (rows, r), ``intercepts``
     (rows,) and the ``residual`` (entries,). A row with few entries is solved in the dual, a smaller system. Rows of
     more than ``heavy`` entries are left alone. Returns -1, or the first row whose system is not positive definite.

@@ -1,4 +1,4 @@
-"""Scales of rows: how widely each row's values spread, so that wide and narrow raters weigh alike (RATINGS (3))."""
+"""How widely each row's values spread, so that wide and narrow raters weigh alike (DESIGN.md, "Row scale")."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rfmdist.observations.kept import Entries
 from rfmdist.observations.passes import Group, Part, Runner, groups_of
 
 DAMPING = 20.0
-"""Entries' worth of pull of a row's variance towards that of all (RATINGS: tuned once)."""
+"""Entries' worth of pull of a row's variance towards that of all (DESIGN.md, "Row scale")."""
 LARGEST = 1e100
 """Values beyond it, or below its inverse, are refused: their squares and sums would leave float64."""
 
