@@ -6,9 +6,9 @@
 that were the best of a grid on the test entries of 1m, which is generous to them. Then rank 64 with settings given
 (found on validation entries), one addition (DESIGN.md, "Additions") after the other, and the whole estimator, which
 chooses everything itself; means of ranks and cosine features; on 100k the films' and users' tables. ``--draws`` adds
-further random tenths of the same ratings: plain, and the whole estimator. No test entry is used for any choice. MovieLens is looked for in
-$RFMDIST_DATA (default ../shared/data). `pip install cmfrec scikit-surprise` brings the peers; what is missing is left
-out.
+further random tenths of the same ratings: plain, and the whole estimator. No test entry is used for any choice.
+MovieLens is looked for in $RFMDIST_DATA (default ../shared/data). `pip install cmfrec scikit-surprise` brings the
+peers; what is missing is left out.
 """
 
 from __future__ import annotations
